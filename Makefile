@@ -1,0 +1,52 @@
+# `make run`: set up .venv and run the main job. `make test`: set up and test. Nothing else has to be installed by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+
+.PHONY: run test setup lint format schema clean vllm dag
+.DEFAULT_GOAL := run
+
+setup: $(VENV)/.installed
+
+# torch first and by exact version: pip then keeps it instead of the newest CUDA build.
+$(VENV)/.installed: envs/laptop.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/laptop.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/laptop.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+run: setup
+	$(BIN)/snakemake --cores $(CORES)
+
+test: setup lint
+	$(BIN)/python -m pytest tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt Snakefile rules
+
+schema: setup
+	$(BIN)/python scripts/schema.py
+
+# The generate role on a CPU, in an environment of its own (vLLM pins another transformers): found by itself once it is there.
+vllm:
+	$(PYTHON) -m venv .venv-generate
+	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/generate-cpu.txt)
+	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check -r envs/generate-cpu.txt
+	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+dag: setup
+	$(BIN)/snakemake --rulegraph mermaid-js --forceall
+
+clean:
+	rm -rf results .snakemake

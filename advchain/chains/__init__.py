@@ -1,0 +1,1 @@
+"""Temptation-correction and hesitation-correction: the method's data."""

@@ -1,0 +1,239 @@
+"""The typed config: strict, with defaults and descriptions, from which the JSON Schema for editors is generated.
+
+One source of truth: these classes. `config/config.yaml` is the embedded default, `config/paper.yaml` the paper's grid; a file may
+start from another one with `extends:`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from advchain.catalogue import read_yaml
+from advchain.errors import ConfigError, did_you_mean
+from advchain.specs import Origin, Sampling
+
+CONFIG_FILES = "config"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Section(BaseModel):
+    """Strict and immutable; unknown keys are errors with a suggestion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class DataConfig(Section):
+    """Where sources and benchmarks come from when their own entry does not say."""
+
+    origin: Origin = Field("sample", alias="from", description="sample: shipped with the package; hub: pinned revision; local: a file you name")
+    size: int = Field(1000, ge=1, description="rows of a training set; recipes give shares of it")
+
+
+class SourceConfig(Section):
+    """One source of chains: a file of advchain/sources (`loader`) and where to read it from."""
+
+    loader: str = Field(description="file name under advchain/sources")
+    origin: Origin | None = Field(None, alias="from")
+    path: str | None = Field(None, description="for `from: local`; ${VARIABLES} are expanded")
+    offset: int = Field(0, ge=0, description="rows to skip after the seeded shuffle: a held-out part starts where the training part ends")
+    limit: int | None = Field(None, ge=1)
+    seed: int = 0
+
+
+class ChainsConfig(Section):
+    """One set of rewritten chains."""
+
+    kind: Literal["temptation", "hesitation"]
+    source: str
+    teacher: str = "embedded"
+    count: int = Field(ge=1, description="rows to make; recipes take the first rows they need")
+    position: Literal["teacher", "early", "middle", "late", "random"] = "teacher"
+    attempts: int = Field(3, ge=1, le=20, description="times a failed step is asked again before the row is rejected")
+    max_step_words: int = Field(160, ge=10)
+    max_reject_share: float = Field(0.5, ge=0, le=1)
+
+
+class TrainConfig(Section):
+    """Full fine-tuning; the defaults are the paper's (METHOD 1.2), the rest STAR-1's (METHOD 2)."""
+
+    epochs: int = Field(5, ge=1)
+    batch_size: int = Field(128, ge=1, description="sequences per optimizer step over all GPUs; accumulation is derived")
+    learning_rate: float = Field(1e-4, gt=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    max_length: int = Field(8192, ge=16, description="tokens; a longer row is rejected, never cut")
+    max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    micro_batch_tokens: int = Field(8192, ge=16, description="padded tokens in one micro-batch per GPU; moves memory and speed, not the loss")
+    save_every_steps: int = Field(0, ge=0, description="0: only at the end; otherwise a killed training resumes from the last save")
+    deepspeed: str = Field("auto", description="profile under config/deepspeed; auto: cpu without a GPU, else the model's own in config/models.yaml")
+    processes: int = Field(0, ge=0, description="processes per node; 0: one per GPU, or one on a CPU")
+
+
+class AttackConfig(Section):
+    """An attack: a file of advchain/attacks with its options."""
+
+    name: str
+    teacher: str = Field("embedded_attacker", description="another teacher than the one that wrote the training data (METHOD 1.3)")
+    source: str | None = Field(None, description="safe chains to hijack: held-out rows of a source")
+    reference: dict[Literal["model", "method", "run"], str] | None = Field(None, description="or a checkpoint whose refusals are hijacked, as in the paper")
+    benchmarks: list[str] = Field([], description="whose prompts the reference checkpoint refused")
+    options: dict[str, Any] = {}
+
+
+class EvaluationConfig(Section):
+    """One column of the tables: a benchmark, or an attack, under one protocol."""
+
+    benchmark: str | None = Field(None, description="file under advchain/benchmarks; the entry's own name if left out")
+    attack: AttackConfig | None = None
+    origin: Origin | None = Field(None, alias="from")
+    path: str | None = None
+    limit: int | None = Field(None, ge=1, description="prompts; a smaller limit is a prefix of a larger one")
+    judges: list[str] | None = None
+    temperature: float | None = Field(None, ge=0)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = None
+    max_new_tokens: int | None = Field(None, ge=1)
+    num_samples: int | None = Field(None, ge=1)
+
+
+class EvaluateConfig(Section):
+    """How checkpoints are questioned and judged."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    batch_tokens: int = Field(16384, ge=64, description="transformers engine: padded tokens in flight")
+    sampling: Sampling = Sampling()
+    judges: dict[Literal["safety", "hijack", "over_refusal"], list[str]] = Field({}, description="table -> judges; the first of a kind is primary")
+    max_unparsed_share: float = Field(0.01, ge=0, le=1)
+    benchmarks: dict[str, EvaluationConfig]
+
+
+class Block(Section):
+    """One block of the grid: every model x method x learning rate x seed, on the listed benchmarks."""
+
+    models: list[str] = Field(min_length=1)
+    methods: list[str] = Field(min_length=1)
+    seeds: list[int] = Field([2002], min_length=1)
+    learning_rates: list[float] = Field([], description="empty: train.learning_rate")
+    benchmarks: list[str] = Field([], description="empty: all")
+
+
+class Config(Section):
+    """The whole config file."""
+
+    name: str = Field(pattern=NAME)
+    seed: int = 2024
+    gpus: int | Literal["auto"] = Field("auto", description="GPUs of one node; auto: those of this machine, none is fine")
+    data: DataConfig = DataConfig()
+    sources: dict[str, SourceConfig]
+    chains: dict[str, ChainsConfig] = {}
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluateConfig
+    grid: dict[str, Block]
+
+    @field_validator("sources", "chains", "grid")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if not re.match(NAME, name):
+                raise ValueError(f"'{name}' is not a name: use letters, digits, '.', '_' and '-'")
+        return value
+
+
+def load_config(files: list[Path], overrides: dict[str, Any] | None = None) -> Config:
+    """Read config files (later ones win, deep merge; lists are replaced), apply overrides, validate.
+
+    Raises:
+        ConfigError: one paragraph: file, config path, value, what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    for path in files:
+        merged = _merge(merged, _read_extended(Path(path)))
+    merged = _merge(merged, {key: value for key, value in (overrides or {}).items() if key != "extends"})
+    where = ", ".join(str(path) for path in files)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(paragraph(error, where, Config)) from None
+
+
+def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: `extends` goes in a circle.")
+    value = read_yaml(path)
+    parent = value.pop("extends", None)
+    if parent is None:
+        return value
+    return _merge(_read_extended(path.parent / str(parent), (*seen, path.resolve())), value)
+
+
+def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        known = merged.get(key)
+        merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def paragraph(error: ValidationError, where: str, kind: type[BaseModel]) -> str:
+    """Turn pydantic's report into one paragraph: place, value, what is allowed."""
+    problems = error.errors()
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" ({len(problems) - 1} more problems follow once this is mended.)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(kind, first["loc"][:-1])
+        return f"{where}: {place}: unknown key '{first['loc'][-1]}'; {did_you_mean(str(first['loc'][-1]), known)}{more}"
+    if first["type"] == "missing":
+        return f"{where}: {place}: this setting is required.{more}"
+    shown = json.dumps(first["input"], ensure_ascii=False, default=str)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return f"{where}: {place}: {first['msg']}; the value given is {shown}.{more}"
+
+
+def _known_keys(kind: Any, location: tuple[int | str, ...]) -> list[str]:
+    """Field names (aliases where there are any) of the section at `location`."""
+    for part in location:
+        kind = _section_of(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = next((f for name, f in kind.model_fields.items() if part in (name, f.alias)), None)
+            kind = field.annotation if field else None
+        elif typing.get_origin(kind) in (dict, list):
+            kind = typing.get_args(kind)[-1]
+    kind = _section_of(kind)
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return []
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _section_of(kind: Any) -> Any:
+    """`Section | None` -> `Section`."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return next((arg for arg in typing.get_args(kind) if arg is not type(None)), kind)
+    return kind
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the config, for editors; `config/schema.json` is this, kept in sync by a test."""
+    return Config.model_json_schema(by_alias=True) | {"title": "AdvChain config"}
+
+
+def num_gpus(setting: int | str) -> int:
+    """Return the GPUs of one node: the number set, or those visible here (no shelling out at parse time)."""
+    if setting != "auto":
+        return int(setting)
+    visible = os.environ.get("ADVCHAIN_GPUS") or os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip()])
+    return len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()])

@@ -1,0 +1,1 @@
+"""Recipes mix samples into training sets."""

@@ -1,0 +1,109 @@
+"""Typed entries of the YAML catalogues under config/: models, methods, recipes, teachers, judges."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from advchain import catalogue
+from advchain.config import CONFIG_FILES, Section, paragraph
+from advchain.errors import ConfigError
+
+E = TypeVar("E", bound=Section)
+
+
+class ModelEntry(Section):
+    """A model: where it is, how it is prompted, what it needs. `paper` is its name in the paper's tables."""
+
+    title: str
+    origin: str = Field(description="hub:owner/name, path:/folder or pypi:package==version")
+    revision: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    family: str
+    num_parameters: int | None = None
+    num_attention_heads: int | None = None
+    num_key_value_heads: int | None = None
+    paper: str | None = None
+    deepspeed: str = "zero2"
+    gradient_checkpointing: bool = False
+    train_gpus: int = Field(1, description="GPUs that one training takes")
+    generate_gpus: int = Field(1, description="GPUs that one engine takes")
+    memory_gb: int = Field(16, description="host memory of a job that holds the model")
+    sampling: dict[str, Any] = Field({}, description="decoding settings that differ for this model, e.g. top_k 20 for Qwen3")
+
+
+class RecipePartEntry(Section):
+    """A share of the training set, from a chain set or a source."""
+
+    chains: str | None = None
+    source: str | None = None
+    share: float = Field(gt=0, le=1)
+    steps: Literal["all", "base"] = "all"
+
+
+class RecipeEntry(Section):
+    """A mix of samples; rows = `data.size` of the config times `scale`."""
+
+    title: str
+    parts: list[RecipePartEntry] = Field(min_length=1)
+    scale: float = Field(1.0, gt=0, le=1)
+
+
+class MethodEntry(Section):
+    """How a model becomes safer: not at all (base), by training on a recipe, or by downloading a published checkpoint."""
+
+    title: str
+    kind: Literal["base", "train", "download"]
+    recipe: str | None = None
+    paper: str | None = None
+    mask_errors: bool = False
+    checkpoints: dict[str, str] = Field({}, description="download: model -> entry of config/models.yaml")
+
+
+class TeacherEntry(Section):
+    """An OpenAI-compatible endpoint (or the embedded teacher)."""
+
+    title: str
+    base_url: str
+    model: str
+    api_key_env: str | None = None
+    temperature: float = 0.7
+    max_tokens: int = 1024
+    max_in_flight: int = 16
+    timeout_seconds: float = 120.0
+    max_retries: int = 5
+    usd_per_million_input: float = 0.0
+    usd_per_million_output: float = 0.0
+    budget_usd: float | None = None
+
+
+class JudgeEntry(Section):
+    """A judge: a file of advchain/judges with its options; API judges name a teacher entry as their endpoint."""
+
+    title: str
+    kind: str
+    options: dict[str, Any] = {}
+    teacher: str | None = None
+    gpus: int = Field(0, description="GPUs that the judge takes where there are any")
+
+
+def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
+    """Return one typed catalogue entry.
+
+    Raises:
+        ConfigError: unknown name, or an entry that does not fit; names file and key.
+    """
+    value = catalogue.entry(name, key, where)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(paragraph(error, f"{CONFIG_FILES}/{name}.yaml: {key}", kind)) from None
+
+
+def method_entry(key: str, where: str) -> MethodEntry:
+    """Return a method; a recipe's name is also a method that trains on it, so an ablation needs one entry only."""
+    if key in catalogue.catalogue("recipes") and key not in catalogue.catalogue("methods"):
+        return MethodEntry(title=read_entry("recipes", key, RecipeEntry, where).title, kind="train", recipe=key)
+    return read_entry("methods", key, MethodEntry, where)

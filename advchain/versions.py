@@ -1,0 +1,15 @@
+"""VERSION of each stage, part of its spec: bump one when its output may change, so that finished results are re-made.
+
+Benchmarks, attacks and judges carry their own VERSION in their file.
+"""
+
+SOURCES = 1
+CHAINS = 1
+DATASETS = 1
+MODELS = 1
+TRAIN = 1
+PROMPTS = 1
+GENERATE = 1
+JUDGE = 1
+SCORE = 1
+REPORT = 1

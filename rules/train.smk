@@ -1,0 +1,66 @@
+"""Released models and full fine-tuning through DeepSpeed.
+
+Outputs: results/models/*/ and results/checkpoints/<model>/<method>/<run>/: safetensors, tokenizer, chat template, model.json (digests,
+provenance), training.jsonl (one row per optimizer step). A killed training resumes from results/.work/training.
+"""
+
+
+rule fetch_model:
+    output:
+        model=paths.MODEL,
+    log:
+        "results/logs/model/{model}.log",
+    benchmark:
+        "results/benchmarks/model/{model}.tsv"
+    resources:
+        mem_mb=lambda wildcards: PLAN.model(wildcards.model).memory_gb * 1000,
+        runtime=120,
+        gpu=0,
+    params:
+        spec=lambda wildcards: spec_json(PLAN.model_spec(wildcards.model)),
+        folder=lambda wildcards, output: str(Path(output.model).parent),
+    message:
+        "Fetching model {wildcards.model}"
+    shell:
+        "{PYTHON} {SCRIPTS}/model.py --out {params.folder} --spec {params.spec:q} 2>&1 | tee {log}"
+
+
+def get_dataset(wildcards):
+    return paths.DATASET.format(recipe=PLAN.method(wildcards.method).recipe)
+
+
+def get_train_gpus(wildcards):
+    return gpus_for(PLAN.model(wildcards.model).train_gpus)
+
+
+def get_train_memory(wildcards, attempt):
+    return PLAN.model(wildcards.model).memory_gb * 1000 * attempt
+
+
+rule train:
+    input:
+        dataset=get_dataset,
+        base=paths.MODEL,
+    output:
+        model=paths.CHECKPOINT,
+        steps=paths.TRAINING_LOG,
+    log:
+        f"results/logs/train/{paths.RUN}.log",
+    benchmark:
+        f"results/benchmarks/train/{paths.RUN}.tsv"
+    threads: lambda wildcards: 8 * get_train_gpus(wildcards) or 1
+    resources:
+        gpu=get_train_gpus,
+        nodes=1,
+        mem_mb=get_train_memory,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        spec=lambda wildcards: spec_json(PLAN.train_spec(get_checkpoint(wildcards))),
+        base=lambda wildcards, input: str(Path(input.base).parent),
+        folder=lambda wildcards, output: str(Path(output.model).parent),
+        work=paths.TRAINING_WORK,
+    message:
+        "Training {wildcards.model} on {wildcards.method} ({wildcards.run})"
+    shell:
+        "{GPURUN} {resources.gpu} {PYTHON} {SCRIPTS}/train.py --dataset {input.dataset} --base {params.base} --out {params.folder} "
+        "--work {params.work} --processes {resources.gpu} --spec {params.spec:q} 2>&1 | tee {log}"

