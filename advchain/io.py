@@ -53,8 +53,8 @@ def canonical_json(value: Any) -> str:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Any]:
-    """Open a temporary text file beside `path`; on success fsync and rename it, on failure remove it.
+def atomic_write(path: Path, *, binary: bool = False) -> Iterator[Any]:
+    """Open a temporary text (or binary) file beside `path`; on success fsync and rename it, on failure remove it.
 
     Raises:
         StorageError: the disk is full or read-only; the old file is intact.
@@ -63,7 +63,7 @@ def atomic_write(path: Path) -> Iterator[Any]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "wb") if binary else open(temporary, "w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

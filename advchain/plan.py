@@ -358,6 +358,7 @@ class Plan:
             num_hc=sum(p.count for p in parts if p.steps == "all" and self._kind_of(p) == "hesitation") if trained else None,
             seed=checkpoint.seed if trained else None,
             learning_rate=checkpoint.learning_rate if trained else None,
+            evaluations=tuple(self.evaluations_of(checkpoint)),
         )
 
     def _kind_of(self, part: specs.RecipePart) -> str | None:
@@ -371,10 +372,15 @@ class Plan:
     def report_spec(self) -> specs.ReportSpec:
         """Spec of tables, figures and report."""
         used = sorted({judge for name in self.evaluations for judge in self.judges_of(name)})
-        titles = {judge: read_entry("judges", judge, JudgeEntry, "judges").title for judge in used}
+        entries = {judge: read_entry("judges", judge, JudgeEntry, "judges") for judge in used}
         score = self.score_spec()
         return specs.ReportSpec(
-            version=versions.REPORT, name=self.config.name, evaluations=score.evaluations, checkpoints=score.checkpoints, judge_titles=titles
+            version=versions.REPORT,
+            name=self.config.name,
+            evaluations=score.evaluations,
+            checkpoints=score.checkpoints,
+            judge_titles={judge: entry.title for judge, entry in entries.items()},
+            judge_modules={judge: entry.kind for judge, entry in entries.items()},
         )
 
 

@@ -16,13 +16,13 @@ class Progress:
         self.start = self.last = time.monotonic()
         self.rates: dict[str, float] = {}
 
-    def update(self, num: int = 1, **amounts: float) -> None:
-        """Add `num` units done; `amounts` are summed and shown as per-second rates (tokens=...)."""
+    def update(self, num: int = 1, extra: str = "", **amounts: float) -> None:
+        """Add `num` units done; `amounts` are summed and shown as per-second rates (tokens=...), `extra` as it is."""
         self.done += num
         for name, amount in amounts.items():
             self.rates[name] = self.rates.get(name, 0.0) + amount
         if time.monotonic() - self.last >= self.every:
-            self._write()
+            self._write(extra)
 
     def note(self, text: str) -> None:
         """Show figures that are not rates (a loss) with the next line, at once if one is due."""

@@ -208,6 +208,7 @@ class CheckpointInfo(Spec):
     num_hc: int | None = None
     seed: int | None = None
     learning_rate: float | None = None
+    evaluations: tuple[str, ...] = Field(default=(), description="evaluations of this checkpoint; empty: all")
 
 
 class ScoreSpec(Spec):
@@ -229,6 +230,7 @@ class ReportSpec(Spec):
     evaluations: dict[str, EvaluationInfo]
     checkpoints: tuple[CheckpointInfo, ...]
     judge_titles: dict[str, str]
+    judge_modules: dict[str, str] = Field(default={}, description="judge -> file under advchain/judges; the judge's own name if left out")
     deviations: tuple[str, ...] = ()
 
 

@@ -117,3 +117,24 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) and "key" in entry else None
+
+
+def read_store(path: Path) -> dict[str, Any]:
+    """Return what a store holds, without its lock: a writer may be appending. A half-written last line is left out.
+
+    Raises:
+        StorageError: there is no such store, or a line before the last is damaged.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}. Run the rule that fills it.") from error
+    *whole, torn = data.split(b"\n")
+    values: dict[str, Any] = {}
+    for number, line in enumerate(whole, start=1):
+        entry = _decode(line)
+        if entry is None and (number < len(whole) or torn):
+            raise StorageError(f"{path}, line {number}: checksum mismatch, the file is damaged. Delete that line or the file, then run again.")
+        if entry is not None:
+            values.setdefault(entry["key"], entry["value"])
+    return values

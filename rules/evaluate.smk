@@ -67,10 +67,13 @@ rule hijack:
         api=1,
     params:
         spec=lambda wildcards: spec_json(PLAN.prompts_spec(wildcards.evaluation)),
+        source=lambda wildcards, input: (
+            f"--source {input.source}" if input.source else ""
+        ),
     message:
         "Building attack {wildcards.evaluation}"
     shell:
-        "{PYTHON} {SCRIPTS}/hijack.py --source {input.source} --responses {input.responses} --verdicts {input.verdicts} --out {output.rows} "
+        "{PYTHON} {SCRIPTS}/hijack.py {params.source} --responses {input.responses} --verdicts {input.verdicts} --out {output.rows} "
         "--work {paths.WORK}/attacker --spec {params.spec:q} 2>&1 | tee {log}"
 
 

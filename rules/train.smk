@@ -59,8 +59,10 @@ rule train:
         base=lambda wildcards, input: str(Path(input.base).parent),
         folder=lambda wildcards, output: str(Path(output.model).parent),
         work=paths.TRAINING_WORK,
+        processes=lambda wildcards, resources: resources.gpu
+        or PLAN.config.train.processes,
     message:
         "Training {wildcards.model} on {wildcards.method} ({wildcards.run})"
     shell:
         "{GPURUN} {resources.gpu} {PYTHON} {SCRIPTS}/train.py --dataset {input.dataset} --base {params.base} --out {params.folder} "
-        "--work {params.work} --processes {resources.gpu} --spec {params.spec:q} 2>&1 | tee {log}"
+        "--work {params.work} --processes {params.processes} --threads {threads} --spec {params.spec:q} 2>&1 | tee {log}"

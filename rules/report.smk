@@ -1,0 +1,122 @@
+"""Verdicts -> scores -> tables, figures, report.
+
+Outputs: results/scores.csv, contrasts.csv; results/tables/*.csv|md|html; results/figures/*.svg|png; results/report.html (one self-contained
+file) and results/summary.md. Every number can be followed back: table -> scores -> verdicts -> responses -> checkpoint -> dataset -> chains.
+"""
+
+TABLES = [
+    "safety",
+    "hijack",
+    "over_refusal",
+    "reasoning",
+    "ratio",
+    "paper",
+    "contrasts",
+    "judges",
+    "health",
+    "curves",
+    "costs",
+    "provenance",
+]
+FIGURES = ["tradeoff", "ratio", "snowball", "training"]
+
+
+rule score:
+    input:
+        responses=get_all(paths.RESPONSES),
+        verdicts=get_all(paths.VERDICTS),
+    output:
+        scores=paths.SCORES,
+        contrasts=paths.CONTRASTS,
+        manifest=paths.manifest_of(paths.SCORES),
+    log:
+        "results/logs/score.log",
+    benchmark:
+        "results/benchmarks/score.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+        gpu=0,
+    params:
+        spec=spec_json(PLAN.score_spec()),
+    message:
+        "Counting verdicts"
+    shell:
+        "{PYTHON} {SCRIPTS}/score.py --responses {paths.RESULTS}/responses --verdicts {paths.RESULTS}/verdicts --out {output.scores} "
+        "--spec {params.spec:q} 2>&1 | tee {log}"
+
+
+def get_trained():
+    return [c for c in PLAN.checkpoints if PLAN.method(c.method).kind == "train"]
+
+
+def get_recipe_chain_sets():
+    parts = [
+        part for recipe in PLAN.recipes for part in PLAN.dataset_spec(recipe).parts
+    ]
+    return sorted({part.chains for part in parts if part.chains})
+
+
+def get_manifests():
+    stages = [paths.DATASET.format(recipe=recipe) for recipe in PLAN.recipes]
+    stages += [paths.CHAINS.format(chains=name) for name in get_recipe_chain_sets()]
+    stages += [paths.PROMPTS.format(evaluation=name) for name in PLAN.evaluations]
+    generated = [
+        paths.GENERATED.format(group=group, **vars(c))
+        for c in PLAN.checkpoints
+        for group in PLAN.groups_of(c)
+    ]
+    return [
+        *map(paths.manifest_of, stages),
+        *[get_weights(c) for c in PLAN.checkpoints],
+        *generated,
+    ]
+
+
+rule report:
+    input:
+        scores=paths.SCORES,
+        contrasts=paths.CONTRASTS,
+        datasets=expand(paths.DATASET, recipe=PLAN.recipes),
+        chains=expand(paths.CHAINS, chains=get_recipe_chain_sets()),
+        training=[paths.TRAINING_LOG.format(**vars(c)) for c in get_trained()],
+        manifests=get_manifests(),
+        paper=ROOT / "config" / "paper_numbers.yaml",
+    output:
+        page=paths.REPORT,
+        summary=paths.SUMMARY,
+        csv=report(
+            expand(f"{paths.TABLES}/{{table}}.csv", table=TABLES),
+            category="Tables",
+            caption="../config/captions/table.rst",
+        ),
+        readable=expand(
+            f"{paths.TABLES}/{{table}}.{{kind}}", table=TABLES, kind=["md", "html"]
+        ),
+        figures=report(
+            expand(f"{paths.FIGURES}/{{figure}}.svg", figure=FIGURES),
+            category="Figures",
+            caption="../config/captions/figure.rst",
+        ),
+        pictures=expand(f"{paths.FIGURES}/{{figure}}.png", figure=FIGURES),
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+        gpu=0,
+    params:
+        spec=spec_json(PLAN.report_spec()),
+        datasets=named(PLAN.recipes, paths.DATASET, "recipe"),
+        chains=named(get_recipe_chain_sets(), paths.CHAINS, "chains"),
+        training=[
+            f"{c.path}={paths.TRAINING_LOG.format(**vars(c))}" for c in get_trained()
+        ],
+    message:
+        "Writing tables, figures and report"
+    shell:
+        "{PYTHON} {SCRIPTS}/report.py --scores {input.scores} --paper {input.paper} --datasets {params.datasets} --chains {params.chains} "
+        "--training {params.training} --manifests {input.manifests} --responses {paths.RESULTS}/responses --verdicts {paths.RESULTS}/verdicts "
+        "--out {paths.RESULTS} --spec {params.spec:q} 2>&1 | tee {log}"

@@ -1,0 +1,66 @@
+"""The DAG of both shipped configs, planned by the real snakemake in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run snakemake on this repository with `folder` as the work folder."""
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-d", str(folder), "--cores", "2", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    assert not check or result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def planned(result: subprocess.CompletedProcess[str]) -> Counter[str]:
+    """Rule -> number of jobs, from the job table."""
+    return Counter({m[1]: int(m[2]) for m in re.finditer(r"^(\w+)\s+(\d+)$", result.stdout + result.stderr, re.MULTILINE)})
+
+
+def test_paper_grid_is_one_dag_with_gpus(tmp_path: Path) -> None:
+    result = snakemake(tmp_path, "-n", "--configfile", str(ROOT / "config/paper.yaml"), PYTHONPROFILEIMPORTTIME="1")
+    jobs = planned(result)
+    assert jobs["train"] == 25 + 6 + 9 + 6  # main grid, ratio ablation, learning rates, seeds
+    assert jobs["fetch_model"] == 7  # five bases, two RealSafe checkpoints
+    assert jobs["hijack"] == 1
+    assert jobs["total"] < 1200
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines() if line.startswith("import time:")}
+    assert "advchain" in loaded
+    assert not {"torch", "transformers", "deepspeed", "vllm"} & loaded
+
+
+def test_paper_trainings_ask_for_gpus_of_one_node(tmp_path: Path) -> None:
+    result = snakemake(tmp_path, "-n", "--configfile", str(ROOT / "config/paper.yaml"), "--workflow-profile", "none")
+    text = result.stdout + result.stderr
+    blocks = re.findall(r"^rule train:.*?(?=^rule |\Z)|^Training (.*?)$.*?resources: (.*?)$", text, re.MULTILINE | re.DOTALL)
+    resources = {name: asked for name, asked in blocks if name}
+    seven = next(asked for name, asked in resources.items() if name.startswith("r1-7b"))
+    small = next(asked for name, asked in resources.items() if name.startswith("qwen3-0.6b"))
+    assert "gpu=8" in seven
+    assert "gpu=1" in small
+    assert "nodes=1" in seven
+
+
+def test_embedded_default_needs_no_gpu(tmp_path: Path) -> None:
+    jobs = planned(snakemake(tmp_path, "-n", ADVCHAIN_GPUS=""))
+    assert jobs["train"] == 3
+    assert jobs["generate"] == 4
+
+
+def test_typo_stops_before_any_job_with_one_paragraph(tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text(f"extends: {ROOT / 'config/config.yaml'}\ntrain: {{epoch: 3}}\n")
+    result = snakemake(tmp_path, "-n", "--configfile", str(config), check=False)
+    assert result.returncode == 1
+    assert "train.epoch: unknown key 'epoch'" in result.stderr
+    assert "Did you mean 'epochs'?" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "results").exists()
