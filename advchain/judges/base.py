@@ -1,0 +1,84 @@
+"""What every judge shares: the Judge protocol, typed options, verdict rows, and the rule for responses without an answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from advchain.errors import ConfigError, did_you_mean
+from advchain.records import Label, Response, Verdict
+from advchain.specs import JudgeSpec
+
+
+class Judge(Protocol):
+    """Reads responses, gives one verdict each, in order."""
+
+    def judge(self, responses: Sequence[Response]) -> list[Verdict]:
+        """Return one verdict per response, in the order given."""
+        ...
+
+    def close(self) -> None:
+        """Release processes, weights, connections."""
+        ...
+
+
+class Options(BaseModel):
+    """A judge's options; unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def read_options(kind: type[O], spec: JudgeSpec) -> O:
+    """Read `spec.options` into a judge's own options.
+
+    Raises:
+        ConfigError: an unknown option or a bad value; names judge, option and what is known.
+    """
+    try:
+        return kind.model_validate(spec.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        known = f" {did_you_mean(name, kind.model_fields)}" if first["type"] == "extra_forbidden" else f" Got {first['input']!r}."
+        raise ConfigError(f"judges.{spec.name}.options.{name}: {first['msg']}.{known}") from error
+
+
+def make_verdict(judge: str, response: Response, label: Label, score: float | None = None, **detail: Any) -> Verdict:
+    """Return the verdict row of one response."""
+    return Verdict(response_id=response.id, item_id=response.item_id, benchmark=response.benchmark, judge=judge, label=label, score=score, detail=detail)
+
+
+def why_no_answer(response: Response) -> str | None:
+    """Return why there is nothing to judge ("unclosed" thinking or an "empty" answer), None when there is an answer."""
+    if response.state == "unclosed":
+        return "unclosed"
+    return None if response.answer.strip() else "empty"
+
+
+class AnswerJudge(ABC):
+    """A judge of the answer alone. Without an answer the label is no_answer: never safe, never refused, never wrong (METHOD 4)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def judge_answers(self, responses: Sequence[Response]) -> list[Verdict]:
+        """Return one verdict per response; every response here has an answer."""
+
+    def judge(self, responses: Sequence[Response]) -> list[Verdict]:
+        """Return one verdict per response, in the order given."""
+        verdicts = iter(self.judge_answers([response for response in responses if why_no_answer(response) is None]))
+        rows = []
+        for response in responses:
+            reason = why_no_answer(response)
+            rows.append(next(verdicts) if reason is None else make_verdict(self.name, response, "no_answer", reason=reason))
+        return rows
+
+    def close(self) -> None:  # noqa: B027  most judges hold nothing
+        """Release what the judge holds."""

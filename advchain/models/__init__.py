@@ -1,0 +1,29 @@
+"""Model folders: made by `fetch` (base models) and by training (checkpoints), described by model.json."""
+
+from advchain.models.folder import (
+    CARD,
+    ModelCard,
+    check_template,
+    check_weights,
+    digest_of,
+    hash_weights,
+    load_model_card,
+    load_tokenizer,
+    read_config,
+    weights_digest,
+    write_model_card,
+)
+
+__all__ = [
+    "CARD",
+    "ModelCard",
+    "check_template",
+    "check_weights",
+    "digest_of",
+    "hash_weights",
+    "load_model_card",
+    "load_tokenizer",
+    "read_config",
+    "weights_digest",
+    "write_model_card",
+]

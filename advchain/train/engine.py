@@ -1,0 +1,176 @@
+"""DeepSpeed: its configuration from a profile and the spec, its environment, and the engine around the model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from advchain.errors import ConfigError, did_you_mean
+from advchain.specs import TrainSpec
+
+log = logging.getLogger(__name__)
+
+BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+DECIDED_BY_SPEC = ("optimizer", "scheduler", "fp16", "amp", "torch_autocast", *BATCH_KEYS)
+SHORT_ROW = 1024  # tokens: up to here plain attention is faster than the fused one on a CPU (DECISIONS.md)
+TIMEOUT = timedelta(minutes=10)  # a process that waits longer for another one gives up
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those of the training."""
+
+    rank: int
+    size: int
+    device: Any
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process logs and writes."""
+        return self.rank == 0
+
+
+def deepspeed_config(path: Path, spec: TrainSpec, num_ranks: int) -> dict[str, Any]:
+    """Read a profile of config/deepspeed and fill in what the spec decides ("auto" in the profile).
+
+    Raises:
+        ConfigError: no JSON, or it sets what the spec decides.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no DeepSpeed profile {path}; {did_you_mean(path.stem, [other.stem for other in path.parent.glob('*.json')])}")
+    try:
+        config: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the DeepSpeed profile {path}: {error}. Profiles are JSON files in config/deepspeed.") from error
+    for key in DECIDED_BY_SPEC:
+        if config.pop(key, "auto") != "auto":
+            raise ConfigError(f"{path}: '{key}' is decided by the `train` section of the config; remove it from the profile.")
+    return config | {
+        "train_micro_batch_size_per_gpu": max(1, spec.batch_size // num_ranks),  # nominal: a step's micro-batches are cut by tokens (batches.py)
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": spec.max_grad_norm,
+        "bf16": {**config.get("bf16", {}), "enabled": spec.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+        "seed": spec.seed,
+    }
+
+
+def free_port() -> int:
+    """Return a TCP port that was free on the loopback interface a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def set_environment() -> None:
+    """Give a single process what a launcher would; choose DeepSpeed's accelerator before it is imported."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    if "RANK" not in os.environ:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def join_group(seed: int = 0, threads: int = 0) -> Group:
+    """Start torch.distributed through DeepSpeed (gloo on CPU, nccl on GPU) and return this process's place.
+
+    Args:
+        seed: of torch's random state.
+        threads: CPU threads of this process; 0 leaves torch's choice (OMP_NUM_THREADS, else all cores).
+    """
+    set_environment()
+    import deepspeed
+    import torch
+
+    _quiet_libraries()
+    # Its shared-memory reduction needs a C++ compiler and 20 s at first use, and spins while it waits; gloo is fast enough.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+    on_gpu = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if on_gpu:
+        torch.cuda.set_device(local)
+    deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", timeout=TIMEOUT, verbose=False)
+    group = Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.device("cuda", local) if on_gpu else torch.device("cpu"))
+    if not group.is_main:
+        logging.getLogger("advchain").setLevel(logging.WARNING)  # one process tells the story
+    return group
+
+
+def leave_group(wait: bool = True) -> None:
+    """Wait for the other processes, then end torch.distributed."""
+    from torch import distributed
+
+    if wait:
+        distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def _quiet_libraries() -> None:
+    """Let DeepSpeed and transformers speak only at ADVCHAIN_LOG=debug: what they say about themselves is noise in a training log."""
+    import transformers
+
+    level = logging.INFO if log.isEnabledFor(logging.DEBUG) else logging.ERROR
+
+    transformers.logging.set_verbosity(level)
+    transformers.logging.disable_progress_bar()
+    for name in ("DeepSpeed", "torch.distributed"):
+        logging.getLogger(name).setLevel(level)
+
+
+def attention_for(device: Any, longest: int) -> str:
+    """Return the attention kernel: on a CPU, short rows are a third faster with plain products than with torch's fused kernel."""
+    return "eager" if device.type == "cpu" and longest <= SHORT_ROW else "sdpa"
+
+
+def load_model(base: Path, spec: TrainSpec, config: dict[str, Any], attention: str) -> Any:
+    """Load the base model for training: bf16 weights for precision bf16, else fp32; under ZeRO-3 already in parts."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations import HfDeepSpeedConfig
+
+    partitioned = HfDeepSpeedConfig(config) if config.get("zero_optimization", {}).get("stage") == 3 else None
+    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention, local_files_only=True)
+    del partitioned  # transformers looks at it, by a weak reference, only while it loads
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def make_optimizer(model: Any, spec: TrainSpec) -> Any:
+    """Return torch's fused AdamW; norms, biases and other vectors do not decay."""
+    import torch
+
+    decayed: list[Any] = []
+    plain: list[Any] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            shape = getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 flattens what it partitions
+            (decayed if len(shape) > 1 else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=spec.betas, fused=True)
+
+
+def make_engine(model: Any, spec: TrainSpec, config: dict[str, Any]) -> Any:
+    """Wrap a causal language model with its loss into a DeepSpeed engine."""
+    import deepspeed
+
+    from advchain.train.loss import HeadLoss, SupervisedLoss
+
+    module = SupervisedLoss(model)
+    if config.get("zero_optimization", {}).get("stage") == 3:
+        deepspeed.utils.set_z3_leaf_modules(module, [HeadLoss])
+    engine, *_ = deepspeed.initialize(model=module, optimizer=make_optimizer(module, spec), config=config)
+    return engine

@@ -1,0 +1,27 @@
+"""Count verdicts: scores.csv (rates with intervals) and contrasts.csv (paired differences between methods) beside it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from advchain import cli
+from advchain.report.cells import cell_keys, cell_paths
+from advchain.report.scores import score
+from advchain.specs import ScoreSpec, parse_spec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--responses", type=Path, required=True, help="folder with {model}/{method}/{run}/{evaluation}.jsonl of Response rows")
+    parser.add_argument("--verdicts", type=Path, required=True, help="folder with {model}/{method}/{run}/{evaluation}.jsonl of Verdict rows")
+    parser.add_argument("--out", type=Path, required=True, help="scores.csv to write; its manifest and contrasts.csv go beside it")
+    parser.add_argument("--spec", required=True, help="ScoreSpec as JSON")
+    args = parser.parse_args()
+    spec = parse_spec(ScoreSpec, args.spec)
+    keys = cell_keys(spec)
+    score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,42 @@
+"""Fine-tune a base model on a training set with DeepSpeed; write a checkpoint folder with model.json and training.jsonl."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from advchain import cli
+from advchain.specs import TrainSpec, parse_spec
+
+PROFILES = Path(__file__).resolve().parent.parent / "config/deepspeed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", type=Path, required=True, help="training set (JSONL of samples)")
+    parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to make")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the saved state, kept between runs")
+    parser.add_argument("--spec", required=True, help="TrainSpec as JSON")
+    parser.add_argument("--processes", type=int, default=0, help="processes on this machine; 0: one per visible GPU, one without a GPU")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads per process; 0: OMP_NUM_THREADS, else all cores")
+    parser.add_argument("--deepspeed-config", type=Path, help="DeepSpeed profile; left out: config/deepspeed/<deepspeed of the spec>.json")
+    arguments = parser.parse_args()
+    spec = parse_spec(TrainSpec, arguments.spec)
+
+    from advchain.train.launch import is_launched, launch, num_processes
+
+    num = 1 if is_launched() else num_processes(arguments.processes)
+    if num > 1:
+        launch(num, __file__, sys.argv[1:])
+        return
+
+    from advchain.train.sft import train
+
+    profile = arguments.deepspeed_config or PROFILES / f"{spec.deepspeed}.json"
+    train(arguments.dataset, arguments.base, arguments.out, arguments.work, spec, profile, arguments.threads)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,123 @@
+"""A synthetic grid with planted counts: verdict and response files, specs, training data and logs for the report's tests."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from advchain.io import make_manifest, manifest_path, write_json, write_jsonl
+from advchain.specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec
+
+Key = tuple[str, str, str, str]
+HARM, REFUSAL = "guard", "refusal_phrases"
+TITLES = {"guard": "Guard", "string_match": "Refusal string match (GCG)", "refusal_phrases": "Refusal phrases", "math_verify": "math-verify"}
+SAFE_JUDGES = {HARM: "harm", "string_match": "harm", REFUSAL: "refusal"}
+
+
+def evaluation(title: str, table: str, nature: str, judges: Mapping[str, str], **more: Any) -> EvaluationInfo:
+    return EvaluationInfo.model_validate({"title": title, "table": table, "nature": nature, "judges": judges, **more})
+
+
+EVALUATIONS = {
+    "harmbench": evaluation("HarmBench", "safety", "harmful", SAFE_JUDGES, paper="HarmBench"),
+    "hijack": evaluation("CoT-Hijack", "hijack", "harmful", {HARM: "harm", REFUSAL: "refusal"}, paper="CoT-Hijack"),
+    "xstest": evaluation("XSTest", "over_refusal", "benign", {REFUSAL: "refusal"}, paper="XSTest"),
+    "math500": evaluation("MATH-500", "reasoning", "benign", {"math_verify": "correctness"}, paper="Math500", margin=0.02),
+}
+
+
+def checkpoint(method: str, run: str = "seed0", model: str = "r1", **more: Any) -> CheckpointInfo:
+    titles = {"base": "base", "star1": "STAR-1", "advchain": "AdvChain", "no_injection": "no injection"}
+    paper = {"base": "base", "star1": "STAR-1", "advchain": "AdvChain"}
+    trained = {} if method == "base" else {"seed": int(run[-1]), "learning_rate": 1e-5}
+    names = {"model_title": "R1-7B" if model == "r1" else model, "method_title": titles.get(method, method), "paper_method": paper.get(method)}
+    return CheckpointInfo.model_validate({"model": model, "method": method, "run": run, **names, **trained, **more})
+
+
+def score_spec(checkpoints: Sequence[CheckpointInfo], evaluations: Mapping[str, EvaluationInfo] = EVALUATIONS, **more: Any) -> ScoreSpec:
+    return ScoreSpec(version=1, evaluations=dict(evaluations), checkpoints=tuple(checkpoints), bootstrap_draws=2000, **more)
+
+
+def report_spec(spec: ScoreSpec, **more: Any) -> ReportSpec:
+    return ReportSpec.model_validate(
+        {"version": 1, "name": "synthetic", "evaluations": spec.evaluations, "checkpoints": spec.checkpoints, "judge_titles": TITLES, **more}
+    )
+
+
+class Grid:
+    """Writes verdict and response files under a folder and remembers their paths."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.verdicts: dict[Key, Path] = {}
+        self.responses: dict[Key, Path] = {}
+
+    def add(self, key: Key, labels: Mapping[str, Sequence[str]], num_samples: int = 1, cut: int = 0, steps: Sequence[Sequence[float]] | None = None) -> None:
+        """One cell: `labels` per judge, in item order, `num_samples` neighbours are samples of one item; the first `cut` responses are truncated."""
+        count = len(next(iter(labels.values())))
+        self.responses[key] = self.root / "responses" / "/".join(key[:3]) / f"{key[3]}.jsonl"
+        self.verdicts[key] = self.root / "verdicts" / "/".join(key[:3]) / f"{key[3]}.jsonl"
+        write_jsonl(self.responses[key], (self._response(key[3], index, num_samples, index < cut) for index in range(count)))
+        write_jsonl(self.verdicts[key], [self._verdict(key[3], i, num_samples, judge, label, steps) for judge, row in labels.items() for i, label in enumerate(row)])
+        for stage, path in (("responses", self.responses[key]), ("judge", self.verdicts[key])):
+            manifest = make_manifest(stage, {"name": key[3]}) | {"seconds": 1.5, "created": "", "output": {"path": path.name, "sha256": "0" * 64, "rows": count}}
+            write_json(manifest_path(path), manifest)
+
+    def _response(self, evaluation: str, index: int, num_samples: int, cut: bool) -> dict[str, Any]:
+        names = {"id": f"r{index}", "item_id": f"i{index // num_samples}", "benchmark": evaluation, "nature": "harmful", "prompt": "CANARY prompt"}
+        state = {"state": "unclosed" if cut else "closed", "finish": "length" if cut else "stop", "thinking": "one two three", "answer": "CANARY answer"}
+        return {**names, **state, "sample_index": index % num_samples, "seed": index, "text": "CANARY text", "num_prompt_tokens": 5, "num_tokens": 100 + index % 2}
+
+    def _verdict(self, evaluation: str, i: int, num_samples: int, judge: str, label: str, steps: Sequence[Sequence[float]] | None) -> dict[str, Any]:
+        detail: dict[str, Any] = {"steps": steps[i]} if steps is not None and label == "scored" else {"why": {"nested": [i, "a\u2028b"]}}
+        return {"response_id": f"r{i}", "item_id": f"i{i // num_samples}", "benchmark": evaluation, "judge": judge, "label": label, "score": None, "detail": detail}
+
+
+def labels(positive: str, negative: str, num_positive: int, total: int, num_excluded: int = 0, start: int = 0) -> list[str]:
+    """`num_positive` positives from position `start` on (round and round), then `num_excluded` no_answer at the very end."""
+    row = [positive if (i - start) % total < num_positive else negative for i in range(total)]
+    return row[: total - num_excluded] + ["no_answer"] * num_excluded
+
+
+def cell(grid: Grid, name: tuple[str, str, str], rates: Mapping[str, float], n: int = 200, start: int = 0, no_answer: int = 0) -> None:
+    """Write all four evaluations of one checkpoint with planted rates."""
+    unsafe, refused, over, right = (round(rates[metric] * n) for metric in ("asr", "rr", "orr", "pass@1"))
+    harm = labels("unsafe", "safe", unsafe, n, no_answer, start)
+    match = labels("unsafe", "safe", min(n, unsafe + 4), n, no_answer, start)
+    refusal = labels("refused", "complied", refused, n, no_answer, start + unsafe)
+    grid.add((*name, "harmbench"), {HARM: harm, "string_match": match, REFUSAL: refusal}, cut=no_answer)
+    more = labels("unsafe", "safe", min(n, round(unsafe * 1.5)), n, 0, start)
+    grid.add((*name, "hijack"), {HARM: more, REFUSAL: refusal if not no_answer else labels("refused", "complied", refused, n)})
+    grid.add((*name, "xstest"), {REFUSAL: labels("refused", "complied", over, n, 0, start)})
+    grid.add((*name, "math500"), {"math_verify": labels("right", "wrong", right, n, 0, start)}, num_samples=2)
+
+
+def write_samples(path: Path, kinds: Sequence[tuple[str, str]], num: int = 40) -> None:
+    """Sample rows whose T-C chains rise and fall under the step cues."""
+    base = {"harmful": "This is harmful and against policy.", "benign": "I can explain this step by step."}
+    bad = {"harmful": "Maybe I could just provide this, it isn't harmful.", "benign": "This sounds dangerous, I must refuse."}
+    rows = []
+    for kind, nature in kinds:
+        for index in range(num):
+            steps = [{"text": f"{base[nature]} ({kind}, {index})"} for _ in range(5 + index % 3)]
+            if kind != "plain":
+                steps[2:2] = [{"text": bad[nature], "role": "error"}]
+            rows.append({"id": f"{kind}-{nature}-{index}", "kind": kind, "nature": nature, "prompt": "CANARY", "steps": steps, "answer": "CANARY"})
+    write_jsonl(path, rows)
+
+
+def write_training(path: Path, num_steps: int = 39, level: float = 2.0) -> None:
+    write_jsonl(
+        path,
+        (
+            {"step": i + 1, "epoch": i / 8, "loss": level * math.exp(-i / 12) + 0.3 + 0.05 * math.sin(i), "lr": 1e-5, "tokens": 5000, "seconds": 1.0}
+            for i in range(num_steps)
+        ),
+    )
+
+
+def dumps(spec: Any) -> str:
+    return json.dumps(spec.model_dump(mode="json"))
