@@ -84,7 +84,7 @@ class JudgeEntry(Section):
 
     title: str
     kind: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     teacher: str | None = None
     gpus: int = Field(0, description="GPUs that the judge takes where there are any")
 

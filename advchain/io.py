@@ -206,6 +206,7 @@ class StageTimer:
         self.start = time.monotonic()
 
     def seconds(self) -> float:
+        """Return the seconds so far."""
         return round(time.monotonic() - self.start, 3)
 
 

@@ -147,7 +147,7 @@ class Plan:
                 made = self.config.chains[part.chains].count
                 if part.count > made:
                     raise ConfigError(
-                        f"recipe {name} needs {part.count} rows of chains '{part.chains}', which makes {made}: raise chains.{part.chains}.count or lower data.size."
+                        f"recipe {name} needs {part.count} rows of chains '{part.chains}', which makes {made}: raise its count or lower data.size."
                     )
             else:
                 self._known(f"config/recipes.yaml: {name}: source", str(part.source), self.config.sources)

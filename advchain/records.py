@@ -51,6 +51,7 @@ class Step(Record):
 
     @property
     def rendered(self) -> str:
+        """The step as the model is trained on it."""
         return self.seam + self.text
 
 
@@ -70,6 +71,7 @@ class Sample(Record):
 
     @property
     def thinking(self) -> str:
+        """The whole chain of thought, steps joined by blank lines."""
         return join_steps([step.rendered for step in self.steps])
 
 

@@ -78,6 +78,8 @@ class RecipePart(Spec):
 
 
 class DatasetSpec(Spec):
+    """Mix the parts of one recipe into a training set."""
+
     version: int
     recipe: str
     title: str
@@ -135,6 +137,8 @@ class Sampling(Spec):
 
 
 class AttackSpec(Spec):
+    """One attack: its file's version, options and the teacher that writes it."""
+
     version: int
     name: str
     options: dict[str, Any] = {}
@@ -167,6 +171,8 @@ class GenerateSpec(Spec):
 
 
 class JudgeSpec(Spec):
+    """One judge: its file, options and, for an API judge, its endpoint."""
+
     version: int
     name: str
     kind: str = Field(description="module under advchain/judges")
@@ -175,6 +181,8 @@ class JudgeSpec(Spec):
 
 
 class JudgeStageSpec(Spec):
+    """Judge one evaluation's responses with every judge of it."""
+
     version: int
     benchmark: str
     nature: Nature
@@ -190,7 +198,9 @@ class EvaluationInfo(Spec):
     nature: Nature
     paper: str | None = None
     judges: dict[str, Literal["harm", "refusal", "correctness", "steps"]] = Field(description="judge -> what it measures; the first of a kind is primary")
-    margin: float | None = Field(default=None, description="0..1; equivalence margin of pass@1 (RELIABILITY 7b: 0.02 for MATH, 0.05 for AIME and LiveCodeBench)")
+    margin: float | None = Field(
+        default=None, description="0..1; equivalence margin of pass@1 (RELIABILITY 7b: 0.02 for MATH, 0.05 for AIME and LiveCodeBench)"
+    )
 
 
 class CheckpointInfo(Spec):

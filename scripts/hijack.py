@@ -1,9 +1,9 @@
-"""Write the prompts of the CoT-Hijack attack: safe chains, cut and turned by a pivot from an attack teacher."""
+"""Write the prompts of an attack on the chain of thought: safe chains, cut and turned by one thought of an attack teacher."""
 
 import argparse
 from pathlib import Path
 
-from advchain.attacks.cot_hijack import build_hijack
+from advchain.attacks.build import build_hijack
 from advchain.cli import run
 from advchain.specs import PromptsSpec, parse_spec
 

@@ -53,7 +53,7 @@ def last_boxed(text: str) -> str | None:
     open_braces: list[tuple[bool, int]] = []  # (opened by a box, where its content starts)
     found = (-1, -1)
     for match in BRACES.finditer(text):
-        if match[0].endswith("{") and not match[0] == r"\{":
+        if match[0].endswith("{") and match[0] != r"\{":
             open_braces.append((len(match[0]) > 1, match.end()))
         elif match[0] == "}" and open_braces:
             is_box, start = open_braces.pop()

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 VERSION = 1  # part of every store key: bump it when the grammar changes
 TASK = re.compile(r"^Task: ([a-z_]+)$", re.MULTILINE)
 CONCERN = re.compile(r"polic|harm|illegal|danger|unsafe|sensitive|ethic|privacy|violat|risk", re.IGNORECASE)
-LINKS = "but|so|however|wait|hmm|okay|ok|alright|therefore|thus|hence|then|now|actually|also|still|yet|and|or|instead|first|finally|next"
+LINKS = (
+    "but|so|however|wait|hmm|okay|ok|alright|therefore|thus|hence|then|now|actually|also|still|yet|and|or|instead|first|finally|next"
+    "|hang|hold|stop|alternatively|although|though|well|on|let|now|before|suppose|seen"
+)
 LINKED = re.compile(rf"(?:{LINKS})\b", re.IGNORECASE)
 OPEN_SEAMS = ("", "", "Hmm. ", "Let me think. ", "One moment. ", "Okay. ")
 BACK_SEAMS = (

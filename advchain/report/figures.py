@@ -17,7 +17,7 @@ from advchain.io import read_jsonl
 from advchain.records import Score
 from advchain.report.curves import KIND_TITLE, NUM_POSITIONS, Curve
 from advchain.report.grid import Group, groups
-from advchain.report.plots import INK, STYLE, colour, filled, legend, marker, panels, said
+from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
 from advchain.report.tables import Column, Scores, columns, ratio_rows, tc_share
 from advchain.specs import CheckpointInfo, ReportSpec
 
@@ -56,35 +56,44 @@ def _mean(scores: Scores, group: Group, measures: Sequence[Column]) -> Mean | No
 
 
 def tradeoff(spec: ReportSpec, scores: Scores) -> Figure:
-    """ASR against ORR, one point per checkpoint group, a panel for plain prompts and one for hijacked chains."""
+    """ASR against ORR, one point per checkpoint group: a row of panels per model, plain prompts left and hijacked chains right."""
     heading = "Safety against over-refusal"
     over = _measures(spec, None, "orr")
-    shown = [(title, _measures(spec, table, "asr")) for table, title in (("safety", "harmful prompts"), ("hijack", "hijacked chains"))]
-    shown = [(title, measures) for title, measures in shown if measures and over]
+    kinds = [(title, _measures(spec, table, "asr")) for table, title in (("safety", "harmful prompts"), ("hijack", "hijacked chains"))]
+    kinds = [(title, measures) for title, measures in kinds if measures and over]
+    models = {info.model: info.model_title for info in spec.checkpoints}
+    shown = [(model, title, measures) for model in models for title, measures in kinds]
     if not shown:
         return said(heading, "No grid with both harmful and benign prompts was run.")
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels([title for title, _ in shown], heading)
-        for ax, (_, measures) in zip(axes, shown, strict=True):
-            _tradeoff_panel(ax, spec, scores, measures, over)
+        figure, axes = panels([f"{models[model]}, {title}" for model, title, _ in shown], heading, per_row=len(kinds))
+        for ax, (model, _, measures) in zip(axes, shown, strict=True):
+            _tradeoff_panel(ax, spec, scores, model, measures, over)
+        _same_limits(axes)
         legend(figure, _tradeoff_legend(spec))
     return figure
 
 
-def _tradeoff_panel(ax: Any, spec: ReportSpec, scores: Scores, measures: Sequence[Column], over: Sequence[Column]) -> None:
-    methods, models = _styles(spec)
-    for group in groups(spec.checkpoints):
+def _tradeoff_panel(ax: Any, spec: ReportSpec, scores: Scores, model: str, measures: Sequence[Column], over: Sequence[Column]) -> None:
+    for group in (group for group in groups(spec.checkpoints) if group.model == model):
         x, y = _mean(scores, group, over), _mean(scores, group, measures)
         if x is None or y is None:
             continue
-        index = methods[group.method_title]
-        face = colour(index) if filled(index) else "none"
-        look = {"color": colour(index), "marker": marker(models[group.model]), "mfc": face, "ms": 7, "elinewidth": 1}
-        ax.errorbar(x.value, y.value, xerr=x.bars, yerr=y.bars, **look)
+        ax.errorbar(x.value, y.value, xerr=x.bars, yerr=y.bars, ms=7, elinewidth=1, **_look(_styles(spec)[group.method_title]))
     ax.set_xlabel(_axis("ORR %", over))
     ax.set_ylabel(_axis("ASR %", measures))
-    ax.set_xlim(left=min(0.0, ax.get_xlim()[0]))
-    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Colour, marker and filling of a method: each can be told by shape alone."""
+    return {"color": colour(index), "marker": marker(index), "mfc": colour(index) if filled(index) else "none"}
+
+
+def _same_limits(axes: Sequence[Any]) -> None:
+    """All panels from 0 (a little less, so that points on the axis are whole) to the largest bar of any."""
+    right, top = max(ax.get_xlim()[1] for ax in axes), max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
+        ax.set(xlim=(-0.03 * right, right), ylim=(-0.03 * top, top))
 
 
 def _axis(metric: str, measures: Sequence[Column]) -> str:
@@ -93,19 +102,13 @@ def _axis(metric: str, measures: Sequence[Column]) -> str:
     return f"{metric}, {names} (lower is better)"
 
 
-def _styles(spec: ReportSpec) -> tuple[dict[str, int], dict[str, int]]:
-    """Colour index per method title, marker index per model."""
-    methods = {group.method_title: None for group in groups(spec.checkpoints)}
-    models = {info.model: None for info in spec.checkpoints}
-    return {name: i for i, name in enumerate(methods)}, {name: i for i, name in enumerate(models)}
+def _styles(spec: ReportSpec) -> dict[str, int]:
+    """Number of each method title: the same colour and marker in every figure."""
+    return {name: i for i, name in enumerate(dict.fromkeys(group.method_title for group in groups(spec.checkpoints)))}
 
 
 def _tradeoff_legend(spec: ReportSpec) -> list[Line2D]:
-    methods, models = _styles(spec)
-    titles = {info.model: info.model_title for info in spec.checkpoints}
-    points = [Line2D([], [], color=colour(i), marker="o", mfc=colour(i) if filled(i) else "none", linestyle="none", label=name) for name, i in methods.items()]
-    shapes = [Line2D([], [], color=INK, mfc="none", marker=marker(i), linestyle="none", label=titles[name]) for name, i in models.items()]
-    return points + (shapes if len(models) > 1 else [])
+    return [Line2D([], [], linestyle="none", label=name, **_look(i)) for name, i in _styles(spec).items()]
 
 
 def ratio(spec: ReportSpec, scores: Scores) -> Figure:
@@ -197,13 +200,13 @@ def training(spec: ReportSpec, logs: Mapping[str, Sequence[Mapping[str, float]]]
                 _loss_line(ax, spec, infos[name], known[name])
             ax.set(xlabel="optimizer step", ylabel="loss per supervised token (nats)")
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
-        legend(figure, list(handles.values()))
+        legend(figure, [handles[title] for title in _styles(spec) if title in handles])
     return figure
 
 
 def _loss_line(ax: Any, spec: ReportSpec, info: CheckpointInfo, rows: Sequence[Mapping[str, float]]) -> None:
     title = next(group.method_title for group in groups(spec.checkpoints) if info in group.members)
-    index = _styles(spec)[0][title]
+    index = _styles(spec)[title]
     style = "-" if filled(index) else "--"
-    dots = "." if len(rows) < 60 else ""
+    dots = "." if len(rows) < 20 else ""
     ax.plot([row["step"] for row in rows], [row["loss"] for row in rows], color=colour(index), ls=style, lw=1.4, marker=dots, label=title)

@@ -61,19 +61,41 @@ class Grid:
         self.responses[key] = self.root / "responses" / "/".join(key[:3]) / f"{key[3]}.jsonl"
         self.verdicts[key] = self.root / "verdicts" / "/".join(key[:3]) / f"{key[3]}.jsonl"
         write_jsonl(self.responses[key], (self._response(key[3], index, num_samples, index < cut) for index in range(count)))
-        write_jsonl(self.verdicts[key], [self._verdict(key[3], i, num_samples, judge, label, steps) for judge, row in labels.items() for i, label in enumerate(row)])
+        write_jsonl(
+            self.verdicts[key], [self._verdict(key[3], i, num_samples, judge, label, steps) for judge, row in labels.items() for i, label in enumerate(row)]
+        )
         for stage, path in (("responses", self.responses[key]), ("judge", self.verdicts[key])):
-            manifest = make_manifest(stage, {"name": key[3]}) | {"seconds": 1.5, "created": "", "output": {"path": path.name, "sha256": "0" * 64, "rows": count}}
+            manifest = make_manifest(stage, {"name": key[3]}) | {
+                "seconds": 1.5,
+                "created": "",
+                "output": {"path": path.name, "sha256": "0" * 64, "rows": count},
+            }
             write_json(manifest_path(path), manifest)
 
     def _response(self, evaluation: str, index: int, num_samples: int, cut: bool) -> dict[str, Any]:
         names = {"id": f"r{index}", "item_id": f"i{index // num_samples}", "benchmark": evaluation, "nature": "harmful", "prompt": "CANARY prompt"}
         state = {"state": "unclosed" if cut else "closed", "finish": "length" if cut else "stop", "thinking": "one two three", "answer": "CANARY answer"}
-        return {**names, **state, "sample_index": index % num_samples, "seed": index, "text": "CANARY text", "num_prompt_tokens": 5, "num_tokens": 100 + index % 2}
+        return {
+            **names,
+            **state,
+            "sample_index": index % num_samples,
+            "seed": index,
+            "text": "CANARY text",
+            "num_prompt_tokens": 5,
+            "num_tokens": 100 + index % 2,
+        }
 
     def _verdict(self, evaluation: str, i: int, num_samples: int, judge: str, label: str, steps: Sequence[Sequence[float]] | None) -> dict[str, Any]:
         detail: dict[str, Any] = {"steps": steps[i]} if steps is not None and label == "scored" else {"why": {"nested": [i, "a\u2028b"]}}
-        return {"response_id": f"r{i}", "item_id": f"i{i // num_samples}", "benchmark": evaluation, "judge": judge, "label": label, "score": None, "detail": detail}
+        return {
+            "response_id": f"r{i}",
+            "item_id": f"i{i // num_samples}",
+            "benchmark": evaluation,
+            "judge": judge,
+            "label": label,
+            "score": None,
+            "detail": detail,
+        }
 
 
 def labels(positive: str, negative: str, num_positive: int, total: int, num_excluded: int = 0, start: int = 0) -> list[str]:

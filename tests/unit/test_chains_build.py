@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from test_llm_client import Reply, completion, send, serving
 
-from advchain import io
+from advchain import io, versions
 from advchain.chains.build import build_chains, store_path
 from advchain.chains.checks import check_sample
 from advchain.errors import AccessError, BudgetError, DataError
@@ -37,6 +37,7 @@ TOPICS = [
     "the cloakroom tickets",
 ]
 EMBEDDED = TeacherSpec(name="embedded", base_url="embedded", model="embedded-teacher")
+GOLDEN = {(1, 1): {"temptation": "5dfeaf665e906731", "hesitation": "45c80dd3ac4ef2dd"}}
 
 
 def chains(num: int, nature: Any = "harmful") -> list[Chain]:
@@ -308,3 +309,12 @@ def test_real_rows(tmp_path: Path, data_root: Path) -> None:
     assert len(samples) >= 0.95 * len(rows) and len(samples) >= 0.99 * len(possible)
     assert set(manifest(tmp_path)["rejects"]["reasons"]) <= {"too_few_steps", "near_duplicate"}
     assert_invariants(rows, samples)
+
+
+def test_golden_output_of_this_version(tmp_path: Path) -> None:
+    """Output changed? Bump versions.CHAINS (checks, assembly, prompts) or embedded.VERSION (grammar), then put the new digests here."""
+    made = {}
+    for kind, nature in (("temptation", "harmful"), ("hesitation", "benign")):
+        samples = build(tmp_path, chains(12, nature), spec(kind=kind), kind)
+        made[kind] = io.sha256_text(io.canonical_json([sample.model_dump(mode="json") for sample in samples]))[:16]
+    assert {(versions.CHAINS, embedded.VERSION): made} == GOLDEN

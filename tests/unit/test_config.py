@@ -110,7 +110,9 @@ def test_control_differs_from_advchain_in_injected_steps_only() -> None:
     assert ours.seed == control.seed
 
 
-@pytest.mark.parametrize(("shares", "size", "counts"), [([0.8, 0.2], 1000, [800, 200]), ([1 / 3, 1 / 3, 1 / 3], 100, [34, 33, 33]), ([0.65, 0.35], 33, [21, 12])])
+@pytest.mark.parametrize(
+    ("shares", "size", "counts"), [([0.8, 0.2], 1000, [800, 200]), ([1 / 3, 1 / 3, 1 / 3], 100, [34, 33, 33]), ([0.65, 0.35], 33, [21, 12])]
+)
 def test_shares_become_whole_rows(shares: list[float], size: int, counts: list[int]) -> None:
     assert whole_shares(shares, size) == counts
 

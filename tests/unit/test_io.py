@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -33,7 +32,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         file.write("half")
         raise RuntimeError
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["x.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_full_disk_is_one_paragraph_and_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="cannot write"):
             write_jsonl(target, ({"text": "x" * 1000} for _ in range(1000)))
         if disk != Path("/dev"):
-            assert os.listdir(disk) == []
+            assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], capture_output=True)
 
@@ -144,7 +143,8 @@ def test_store_has_one_writer(tmp_path: Path) -> None:
 def test_store_survives_kill(tmp_path: Path) -> None:
     """Twenty kill -9 at random times: every record that was put is whole, none twice."""
     path = tmp_path / "s.store"
-    code = f"from advchain.store import Store\ns = Store({str(path)!r})\nn = len(s)\nprint('up', flush=True)\nwhile True:\n    s.put(str(n), 'x' * 500)\n    n += 1\n"
+    code = f"from advchain.store import Store\ns = Store({str(path)!r})\n"
+    code += "n = len(s)\nprint('up', flush=True)\nwhile True:\n    s.put(str(n), 'x' * 500)\n    n += 1\n"
     known = 0
     for round_ in range(20):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -118,7 +118,9 @@ def test_step_cues_on_safe_chains(data_root):
     assert statistics.mean(score for chain in scores for score in chain) < 2.0
     assert statistics.mean(chain[-1] for chain in scores) < statistics.mean(chain[0] for chain in scores)
     name = "train/benign_cot/responses_deepseek-r1-distill-llama-8b-legacy-messages.json"
-    benign = [score_steps(split_steps(row["full_response"].split("</think>")[0]), "benign") for row in json.loads((data_root / name).read_text(encoding="utf-8"))]
+    benign = [
+        score_steps(split_steps(row["full_response"].split("</think>")[0]), "benign") for row in json.loads((data_root / name).read_text(encoding="utf-8"))
+    ]
     assert statistics.mean(score for chain in benign for score in chain) > 3.8
 
 

@@ -1,7 +1,5 @@
 """Llama Guard: the published prompt, escaping, the parser, and the real code path on a tiny Llama that is taught the task here."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -81,7 +79,7 @@ def tiny_guard(tmp_path_factory):
     core.add_special_tokens(WORDS[1:])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", pad_token="<pad>", bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=1024, bos_token_id=2, eos_token_id=5, pad_token_id=1,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -93,18 +91,19 @@ def tiny_guard(tmp_path_factory):
 
 
 def teach(torch, model, tokenizer):
-    texts = [(answer, "unsafe\nS2" if "poison" in answer else "safe") for answer in ("tea", "poison", "water tea", "tea poison", "gamma", "poison gamma", "water", "poison water")]
-    pairs = [(tokenizer.encode(render_prompt("alpha", answer), add_special_tokens=False), tokenizer.encode(word + "<|eot_id|>", add_special_tokens=False)) for answer, word in texts]
+    answers = ("tea", "poison", "water tea", "tea poison", "gamma", "poison gamma", "water", "poison water")
+    texts = [(render_prompt("alpha", answer), "unsafe\nS2<|eot_id|>" if "poison" in answer else "safe<|eot_id|>") for answer in answers]
+    pairs = [[tokenizer.encode(text, add_special_tokens=False) for text in pair] for pair in texts]
     width = max(len(prompt) + len(target) for prompt, target in pairs)
     ids = torch.tensor([p + t + [1] * (width - len(p) - len(t)) for p, t in pairs])
     labels = torch.tensor([[-100] * len(p) + t + [-100] * (width - len(p) - len(t)) for p, t in pairs])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(300):
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if loss.item() < 0.003:
+        if loss.item() < 0.02:
             break
     assert loss.item() < 0.05, "the tiny guard did not learn its task"
 
@@ -122,7 +121,13 @@ def guard_spec(**options):
 
 def test_the_real_path_gives_labels_scores_and_codes(tiny_guard):
     judge = llama_guard.build(guard_spec(path=str(tiny_guard)), Path())
-    rows = [make_response("tea", 0), make_response("poison", 1), make_response("", 2, "unclosed"), make_response("water tea", 3), make_response("tea poison", 4)]
+    rows = [
+        make_response("tea", 0),
+        make_response("poison", 1),
+        make_response("", 2, "unclosed"),
+        make_response("water tea", 3),
+        make_response("tea poison", 4),
+    ]
     verdicts = judge.judge(rows)
     assert [v.label for v in verdicts] == ["safe", "unsafe", "no_answer", "safe", "unsafe"]
     assert verdicts[0].score < 0.1 and verdicts[1].score > 0.9 and verdicts[2].score is None
@@ -151,20 +156,15 @@ def test_long_answers_are_cut_and_say_so(tiny_guard):
     assert len(judge.prompt_ids(make_response("tea water " * 2000))[0]) <= 512
 
 
-def test_missing_weights_are_explained(tmp_path):
+def test_missing_weights_are_explained(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"options\.path: .* holds no config\.json"):
         llama_guard.build(guard_spec(path=str(tmp_path)), Path())
-    # offline, as on a cluster node: a process of its own, because the hub client reads the variable once
-    code = (
-        "from pathlib import Path\nfrom advchain.errors import AccessError\nfrom advchain.judges import llama_guard\nfrom advchain.specs import JudgeSpec\n"
-        "try:\n    llama_guard.build(JudgeSpec(version=1, name='guard', kind='llama_guard'), Path())\nexcept AccessError as error:\n    print(error)"
-    )
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin", "HOME": str(tmp_path)}
-    message = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(AccessError) as caught:
+        llama_guard.build(guard_spec(revision="0" * 40), Path())  # a revision that no cache holds
     for part in ("https://huggingface.co/meta-llama/Llama-Guard-3-8B", "HF_TOKEN", "`path`"):
-        assert part in message
-    assert "\n" not in message.strip()
-    assert issubclass(AccessError, OSError)
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_options_are_typed():

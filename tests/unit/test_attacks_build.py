@@ -10,7 +10,7 @@ import pytest
 from test_chains_build import chains
 
 from advchain import io
-from advchain.attacks.cot_hijack import build_hijack, cut_point
+from advchain.attacks.build import build_hijack, cut_point
 from advchain.errors import ConfigError, DataError
 from advchain.records import Item, Response, Verdict
 from advchain.specs import AttackSpec, PromptsSpec, TeacherSpec
@@ -19,8 +19,8 @@ from advchain.steps import join_steps, split_steps
 ATTACKER = TeacherSpec(name="embedded_attacker", base_url="embedded", model="embedded-attacker")
 
 
-def spec(limit: int | None = None, teacher: TeacherSpec | None = ATTACKER, **options: Any) -> PromptsSpec:
-    attack = AttackSpec(version=1, name="cot_hijack", options=options, teacher=teacher)
+def spec(limit: int | None = None, teacher: TeacherSpec | None = ATTACKER, name: str = "cot_hijack", **options: Any) -> PromptsSpec:
+    attack = AttackSpec(version=1, name=name, options=options, teacher=teacher)
     return PromptsSpec(version=1, name="hijack", benchmark="hijack", origin="local", limit=limit, attack=attack)
 
 
@@ -76,7 +76,7 @@ def test_prefix_is_the_first_steps_and_one_pivot(tmp_path: Path, position: str, 
 
 
 def test_mirror_attack_on_benign_prompts(tmp_path: Path) -> None:
-    items = from_source(tmp_path, 10, spec(kind="hesitation"), "benign")
+    items = from_source(tmp_path, 10, spec(name="cot_hesitation"), "benign")
     assert len(items) == 10 and {item.nature for item in items} == {"benign"}
 
 
@@ -135,6 +135,8 @@ def test_output_does_not_depend_on_concurrency(tmp_path: Path) -> None:
 def test_wrong_settings(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'position'"):
         from_source(tmp_path, 2, spec(postion="late"))
+    with pytest.raises(ConfigError, match="Did you mean 'cot_hijack'"):
+        from_source(tmp_path, 2, spec(name="cot_hijak"))
     with pytest.raises(ConfigError, match="position"):
         from_source(tmp_path, 2, spec(position="end"))
     with pytest.raises(ConfigError, match=r"attack\.teacher"):
