@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test setup lint format schema clean vllm dag
+.PHONY: run test sandbox setup lint format schema clean vllm dag
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -20,7 +20,12 @@ $(VENV)/.installed: envs/laptop.txt pyproject.toml
 run: setup
 	$(BIN)/snakemake --cores $(CORES)
 
-test: setup lint
+# The sandbox tests need bubblewrap; as root on Debian or Ubuntu it is installed here, elsewhere the message says what is missing.
+sandbox:
+	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq bubblewrap >/dev/null; } \
+	  || echo "bubblewrap is not installed: the sandbox tests will not pass (apt install bubblewrap)" >&2
+
+test: setup lint sandbox
 	$(BIN)/python -m pytest tests
 
 lint: setup

@@ -97,7 +97,8 @@ def grid(table: Table) -> str:
     shown = [(i, name) for i, name in enumerate(table.header) if i or not table.grouped]
     head = "".join(f'<th scope="col"{_kind(i, table)}>{html.escape(name)}</th>' for i, name in shown)
     rows = "\n".join(_body(table))
-    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}"><table>'
+    few = ' class="few"' if sum(table.right(i) for i in range(len(table.header))) <= 4 else ""  # room for intervals beside the numbers
+    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}"><table{few}>'
     return f"{opening}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
 
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advchain.io import make_manifest, manifest_path, write_json, write_jsonl
+from advchain.io import manifest_path, write_json, write_jsonl
 from advchain.specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec
 
 Key = tuple[str, str, str, str]
+MANIFEST = {"inputs": {}, "code": "0" * 16, "versions": {"python": "3.11"}, "seconds": 1.5, "counts": {}}
 HARM, REFUSAL = "guard", "refusal_phrases"
 TITLES = {"guard": "Guard", "string_match": "Refusal string match (GCG)", "refusal_phrases": "Refusal phrases", "math_verify": "math-verify"}
 SAFE_JUDGES = {HARM: "harm", "string_match": "harm", REFUSAL: "refusal"}
