@@ -66,11 +66,7 @@ class Grid:
             self.verdicts[key], [self._verdict(key[3], i, num_samples, judge, label, steps) for judge, row in labels.items() for i, label in enumerate(row)]
         )
         for stage, path in (("responses", self.responses[key]), ("judge", self.verdicts[key])):
-            manifest = make_manifest(stage, {"name": key[3]}) | {
-                "seconds": 1.5,
-                "created": "",
-                "output": {"path": path.name, "sha256": "0" * 64, "rows": count},
-            }
+            manifest = MANIFEST | {"stage": stage, "spec": {"name": key[3]}, "output": {"path": path.name, "sha256": "0" * 64, "rows": count}}
             write_json(manifest_path(path), manifest)
 
     def _response(self, evaluation: str, index: int, num_samples: int, cut: bool) -> dict[str, Any]:

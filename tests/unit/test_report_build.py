@@ -1,0 +1,214 @@
+"""The whole report from synthetic files: golden tables, equal numbers everywhere, a page that asks nobody for anything.
+
+After a wanted change: ADVCHAIN_UPDATE_GOLDEN=1 pytest tests/unit/test_report_build.py, then read the diff.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_grid import Grid, cell, checkpoint, dumps, report_spec, score_spec, write_samples, write_training
+
+from advchain.report.build import FIGURES, TABLES, build
+from advchain.report.scores import contrasts_path, score
+from advchain.report.terminal import terminal_text
+from advchain.specs import ReportSpec, ScoreSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests/golden/report"
+STABLE = ("safety", "hijack", "over_refusal", "reasoning", "ratio", "paper", "contrasts", "judges", "health", "curves")  # costs, provenance: paths and times
+RATES = {
+    "base": {"asr": 0.51, "rr": 0.53, "orr": 0.17, "pass@1": 0.92},
+    "star1": {"asr": 0.08, "rr": 0.84, "orr": 0.42, "pass@1": 0.91},
+    "advchain": {"asr": 0.045, "rr": 0.92, "orr": 0.18, "pass@1": 0.93},
+}
+
+
+def make(root: Path, out: Path) -> tuple[ScoreSpec, ReportSpec]:
+    """Two seeds of AdvChain (800:200) and of a 50:50 mix, STAR-1 and base; base leaves 3 % without an answer."""
+    grid = Grid(root)
+    base = checkpoint("base", "released", paper_model="R1-7B")
+    infos = [base, checkpoint("star1", paper_model="R1-7B", num_tc=0, num_hc=0)]
+    cell(grid, ("r1", "base", "released"), RATES["base"], no_answer=6)
+    cell(grid, ("r1", "star1", "seed0"), RATES["star1"])
+    for index in range(2):
+        run = f"seed{index}"
+        infos.append(checkpoint("advchain", run, paper_model="R1-7B", num_tc=800, num_hc=200))
+        infos.append(checkpoint("advchain_50_50", run, num_tc=500, num_hc=500))
+        cell(grid, ("r1", "advchain", run), RATES["advchain"] | {"asr": 0.04 + 0.01 * index})
+        cell(grid, ("r1", "advchain_50_50", run), RATES["advchain"] | {"asr": 0.1, "orr": 0.1}, start=3)
+    spec = score_spec(infos)
+    score(out / "scores.csv", spec, grid.verdicts, grid.responses)
+    write_samples(root / "advchain.jsonl", [("tc", "harmful"), ("hc", "benign"), ("plain", "harmful")])
+    write_training(root / "training.jsonl")
+    return spec, report_spec(spec, deviations=["The teacher is <our> choice & not the paper's."], judge_modules={"guard": "string_match"})
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    out = root / "results"
+    _, spec = make(root, out)
+    build(
+        out,
+        spec,
+        scores=out / "scores.csv",
+        contrasts=contrasts_path(out / "scores.csv"),
+        paper=ROOT / "config/paper_numbers.yaml",
+        samples=[root / "advchain.jsonl"],
+        training={"r1/advchain/seed0": root / "training.jsonl"},
+        manifests=[out / "scores.manifest.json", *sorted(root.glob("verdicts/*/*/*/*.manifest.json"))],
+    )
+    return out
+
+
+@pytest.mark.parametrize("name", STABLE)
+@pytest.mark.parametrize("ending", ["csv", "md"])
+def test_tables_are_byte_for_byte(report: Path, name: str, ending: str) -> None:
+    made, golden = (report / "tables" / f"{name}.{ending}").read_text(), GOLDEN / f"{name}.{ending}"
+    if os.environ.get("ADVCHAIN_UPDATE_GOLDEN"):
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(made)
+    assert made == golden.read_text()
+
+
+def test_all_outputs_are_there_and_nothing_else(report: Path) -> None:
+    made = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
+    expected = {f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "md", "html")}
+    expected |= {f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png")}
+    assert made == expected | {"report.html", "summary.md", "scores.csv", "scores.manifest.json", "contrasts.csv"}
+
+
+def test_readable_numbers_equal_the_csv(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    with open(report / "tables/safety.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            for stem in ("harmbench_asr", "harmbench_rr"):
+                value, low, high = (f"{float(row[f'{stem}_{part}']):.1f}" for part in ("percent", "low", "high"))
+                shown = f"<b>{value}</b> <span>[{low}, {high}] ({row[f'{stem}_n']})"
+                assert shown in page and shown in (report / "tables/safety.html").read_text()
+                assert f"{value} [{low}, {high}] ({row[f'{stem}_n']})" in (report / "tables/safety.md").read_text()
+
+
+def test_known_cells(report: Path) -> None:
+    text = (report / "tables/safety.md").read_text()
+    assert "52.6 [45.6, 59.5] (194) ‡" in text  # 102 of 194 answered, 6 of 200 left out
+    assert "Excluded (no answer, judge refused, or verdict not readable): HarmBench ASR 6, HarmBench RR 6." in text
+    assert "ASR: judged by Guard, a string match: not a harm judgement." in text
+    assert "51.00 (200)" in (report / "tables/paper.md").read_text()
+
+
+class References(HTMLParser):
+    """Collects every address that a browser would load or follow, and what is never closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "xlink:href")]
+        if tag not in ("meta", "br", "link", "img", "path", "use", "rect", "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_self_contained(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    references = References()
+    references.feed(page)
+    assert references.found and not references.open
+    assert not [ref for ref in references.found if re.match(r"(?:\w+:)?//|\w+:", ref)]
+    assert "http" not in page and "@import" not in page and "<script" not in page and "<img" not in page
+    anchors = {ref[1:] for ref in references.found if ref.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]+)"', page))
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_shows_no_prompt_and_escapes_text(report: Path) -> None:
+    for path in [report / "report.html", report / "summary.md", *report.glob("tables/*")]:
+        assert "CANARY" not in path.read_text(), path
+    assert "The teacher is &lt;our&gt; choice &amp; not the paper&#x27;s." in (report / "report.html").read_text()
+
+
+def test_findings_are_the_contrasts(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    assert '<h3>AdvChain against base, R1-7B</h3><ul><li>HarmBench ASR: <span class="good">lower</span> by ' in page
+    assert "AdvChain against STAR-1" in page and "Not established: " in page
+    summary = (report / "summary.md").read_text()
+    assert "R1-7B, AdvChain against base, HarmBench ASR: lower by " in summary
+    assert "It is not a harm judgement." in summary
+
+
+def test_the_summary_reads_in_a_terminal(report: Path) -> None:
+    text = terminal_text(report / "summary.md")
+    assert f"  {report}/report.html  everything on one page" in text
+    assert "|" not in text and "**" not in text
+
+
+def test_figures_are_drawn(report: Path) -> None:
+    for name in FIGURES:
+        svg = (report / f"figures/{name}.svg").read_text()
+        assert svg.count("<path") > 10
+        assert (report / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_same_input_same_bytes(tmp_path: Path, report: Path) -> None:
+    _, spec = make(tmp_path, tmp_path / "results")
+    out = tmp_path / "results"
+    assert (out / "scores.csv").read_text() == (report / "scores.csv").read_text()
+    build(
+        out, spec, scores=out / "scores.csv", contrasts=out / "contrasts.csv", paper=ROOT / "config/paper_numbers.yaml", samples=[tmp_path / "advchain.jsonl"]
+    )
+    for name in ("tradeoff.svg", "ratio.svg", "snowball.png"):
+        assert (out / "figures" / name).read_bytes() == (report / "figures" / name).read_bytes()
+
+
+def test_a_run_without_paper_model_ratio_training_or_contrast_says_so(tmp_path: Path) -> None:
+    grid = Grid(tmp_path)
+    cell(grid, ("small", "base", "released"), RATES["base"])
+    spec = score_spec([checkpoint("base", "released", "small")])
+    score(tmp_path / "scores.csv", spec, grid.verdicts, grid.responses)
+    paper = ROOT / "config/paper_numbers.yaml"
+    build(tmp_path, report_spec(spec), scores=tmp_path / "scores.csv", contrasts=tmp_path / "contrasts.csv", paper=paper)
+    page = (tmp_path / "report.html").read_text()
+    for sentence in (
+        "No model of the paper was run here, so there is nothing to set beside its numbers.",
+        "No two recipes of one model differ in their T-C share: there is no ratio to plot.",
+        "No two methods that are to be compared were run on one model.",
+        "No training data was given.",
+        "None were declared.",
+    ):
+        assert sentence in page, sentence
+    assert (tmp_path / "tables/paper.csv").read_text().startswith("model,method,run,benchmark")
+    assert len((tmp_path / "tables/paper.csv").read_text().splitlines()) == 1
+    assert "No model of the paper" in (tmp_path / "tables/paper.md").read_text()
+    assert (tmp_path / "figures/ratio.png").is_file()
+
+
+def test_the_scripts_run_by_hand(tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    score_json, report_json = (dumps(spec) for spec in make(tmp_path, tmp_path / "unused"))
+    folders = ["--responses", tmp_path / "responses", "--verdicts", tmp_path / "verdicts"]
+    run("score.py", *folders, "--out", out / "scores.csv", "--spec", score_json)
+    data = ["--datasets", f"advchain={tmp_path}/advchain.jsonl", "--training", f"r1/advchain/seed0={tmp_path}/training.jsonl"]
+    run("report.py", "--scores", out / "scores.csv", "--paper", ROOT / "config/paper_numbers.yaml", *data, *folders, "--out", out, "--spec", report_json)
+    assert "../verdicts/" in (out / "report.html").read_text() or "verdicts/r1/base" in (out / "report.html").read_text()
+    assert "AdvChain" in run("summary.py", "--summary", out / "summary.md").stdout
+    failed = run("report.py", "--scores", out / "none.csv", "--paper", ROOT / "config/paper_numbers.yaml", "--out", out, "--spec", report_json, check=False)
+    assert failed.returncode == 1 and "none.csv" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def run(name: str, *args: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, ROOT / "scripts" / name, *map(str, args)], check=check, capture_output=True, text=True)
