@@ -1,4 +1,4 @@
-"""The vLLM engine, for GPUs (and for CPUs where its environment is present): one offline engine, prompts as token ids."""
+"""The vLLM engine, for GPUs (and CPUs where its environment is present): one offline engine, prompts as token ids, rows as they finish."""
 
 from __future__ import annotations
 
@@ -11,44 +11,90 @@ from typing import Any
 from advchain import chat
 from advchain.errors import EngineError
 from advchain.generate.engine import Completion, Precision, Request, has_gpu
-from advchain.models import load_tokenizer
+from advchain.models import load_tokenizer, read_config
 
 log = logging.getLogger(__name__)
-CHUNK = 512  # requests handed over at once: finished rows reach the store between chunks
+
+# A pretrained model copies; an engine that computes attention wrongly does not (vLLM's compiled bf16 on a CPU: fluent nonsense).
+CANARY = "red fox, blue whale, green frog, grey wolf; red fox, blue whale, green frog, grey wolf; red fox, blue whale, green frog, grey wolf; red fox,"
+CANARY_ANSWER = " blue whale, green frog"
+CPU_CACHE_GB = "2"
 
 
 class VllmEngine:
-    """One vLLM engine. On a CPU: fp32 and eager only (compiled bf16 was seen to write fluent nonsense)."""
+    """One vLLM engine. On a CPU: eager only."""
 
-    def __init__(self, folder: Path, family: chat.Family, precision: Precision) -> None:
+    def __init__(self, folder: Path, family: chat.Family, precision: Precision, longest: int) -> None:
+        """Load the model and check that it computes.
+
+        Args:
+            folder: model folder.
+            family: its chat family.
+            precision: bf16 or fp32.
+            longest: most tokens of a prompt and its response together; the cache is sized for it, not for the model's whole context.
+        """
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GB)
         import vllm
 
         self.vllm = vllm
         self.tokenizer = load_tokenizer(folder)
         self.stops = chat.stop_ids(family, self.tokenizer)
-        dtype = "bfloat16" if precision == "bf16" else "float32"
+        gpu = has_gpu()
         try:
-            self.llm: Any = vllm.LLM(model=str(folder), dtype=dtype, enforce_eager=not has_gpu(), enable_prefix_caching=True, seed=0)
-        except (RuntimeError, ValueError, OSError) as error:
+            self.llm: Any = vllm.LLM(
+                model=str(folder),
+                skip_tokenizer_init=True,
+                dtype="bfloat16" if precision == "bf16" else "float32",
+                max_model_len=max(longest, 512),
+                tensor_parallel_size=_num_gpus(folder) if gpu else 1,
+                enforce_eager=not gpu,
+                enable_prefix_caching=True,
+                seed=0,
+            )
+        except (RuntimeError, ValueError, OSError, AssertionError) as error:
             raise EngineError(f"vLLM cannot load {folder}: {error}. Its own log is above; evaluation.engine: transformers runs anywhere.") from error
+        self._check(folder)
+
+    def _check(self, folder: Path) -> None:
+        """Greedy-continue a repeated list twice before anything is stored.
+
+        Raises:
+            EngineError: the model does not go on with the list, or not twice the same.
+        """
+        parameters = self.vllm.SamplingParams(temperature=0.0, max_tokens=8, detokenize=False)
+        prompt = {"prompt_token_ids": self.tokenizer.encode(CANARY, add_special_tokens=False).ids}
+        texts = [self.tokenizer.decode(out.outputs[0].token_ids) for out in self.llm.generate([prompt, prompt], parameters, use_tqdm=False)]
+        if not texts[0].startswith(CANARY_ANSWER) or texts[0] != texts[1]:
+            raise EngineError(
+                f"vLLM fails its start-up check with {folder}: asked to go on with a repeated list, it wrote {texts}. It computes wrongly on this machine "
+                "(or the model is no language model). Set evaluation.engine to transformers, or evaluation.precision to fp32."
+            )
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Answer every request once, longest budgets first.
 
         Raises:
-            EngineError: the engine died; finished chunks stand.
+            EngineError: the engine died; completions yielded so far stand.
         """
         ordered = sorted(requests, key=lambda request: -request.sampling.max_new_tokens)
-        for start in range(0, len(ordered), CHUNK):
-            chunk = ordered[start : start + CHUNK]
-            prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in chunk]
-            try:
-                outputs = self.llm.generate(prompts, [self._parameters(request) for request in chunk], use_tqdm=False)
-            except RuntimeError as error:
-                raise EngineError(f"vLLM stopped: {error}. Finished rows are kept; run again.") from error
-            for request, output in zip(chunk, outputs, strict=True):
-                yield self._complete(request, output.outputs[0])
+        engine = self.llm.llm_engine
+        try:
+            for number, request in enumerate(ordered):
+                engine.add_request(f"advchain-{number}", {"prompt_token_ids": list(request.prompt_ids)}, self._parameters(request))
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        yield self._complete(ordered[int(output.request_id.removeprefix("advchain-"))], output.outputs[0])
+        except (RuntimeError, ValueError, self._dead()) as error:
+            raise EngineError(f"vLLM stopped: {error}. Its own log is above. Finished rows are kept; run again.") from error
+
+    def _dead(self) -> type[Exception]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        dead: type[Exception] = EngineDeadError
+        return dead
 
     def _parameters(self, request: Request) -> Any:
         settings = request.sampling
@@ -60,6 +106,7 @@ class VllmEngine:
             seed=request.seed,
             stop_token_ids=self.stops,
             detokenize=False,
+            output_kind=self.vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
     def _complete(self, request: Request, output: Any) -> Completion:
@@ -71,3 +118,14 @@ class VllmEngine:
     def close(self) -> None:
         """Drop the engine and its workers."""
         del self.llm
+
+
+def _num_gpus(folder: Path) -> int:
+    """As many of the visible GPUs as divide the attention heads (and the key/value heads, or are a multiple of them)."""
+    import torch
+
+    config = read_config(folder)
+    heads = int(config["num_attention_heads"])
+    shared = int(config.get("num_key_value_heads") or heads)
+    fits = [n for n in range(1, torch.cuda.device_count() + 1) if heads % n == 0 and (shared % n == 0 or n % shared == 0)]
+    return max(fits, default=1)

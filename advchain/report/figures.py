@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from advchain.errors import DataError
 from advchain.io import read_jsonl
 from advchain.records import Score
-from advchain.report.curves import KIND_TITLE, NUM_POSITIONS, Curve
+from advchain.report.curves import KIND_TITLE, POSITIONS, Curve
 from advchain.report.grid import Group, groups
 from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
 from advchain.report.tables import Column, Scores, columns, ratio_rows, tc_share
@@ -144,25 +144,27 @@ def _ratio_panel(ax: Any, scores: Scores, rows: Sequence[Group], measures: Seque
 
 
 def snowball(curves: Sequence[Curve], scorer: str) -> Figure:
-    """Mean step score over the relative position in the training chains, harmful and benign prompts apart."""
+    """Mean step score along the training chains: over the relative position above, around the injected step below."""
     heading = f"Training chains, step scores by {scorer}"
-    natures = [nature for nature in ("harmful", "benign") if any(curve.nature == nature for curve in curves)]
+    meaning = {"harmful": "harmful prompts (5 = harmful step)", "benign": "benign prompts (5 = helpful step)"}
+    natures = [nature for nature in meaning if any(curve.nature == nature for curve in curves)]
     if not natures:
         return said(heading, "No training data was given.")
-    meaning = {"harmful": "harmful prompts (5 = harmful step)", "benign": "benign prompts (5 = helpful step)"}
+    shown = [(axis, nature) for axis in POSITIONS for nature in natures if axis == "relative" or any(curve.axis == axis for curve in curves)]
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels([meaning[nature] for nature in natures], heading)
-        for ax, nature in zip(axes, natures, strict=True):
-            for curve in (curve for curve in curves if curve.nature == nature):
+        figure, axes = panels([meaning[nature] for _, nature in shown], heading, per_row=len(natures))
+        for ax, (axis, nature) in zip(axes, shown, strict=True):
+            for curve in (curve for curve in curves if (curve.axis, curve.nature) == (axis, nature)):
                 _band(ax, curve)
-            ax.set(xlabel="relative position in the chain, %", ylabel="mean step score, 1 to 5", ylim=(1, 5))
+            place = "relative position in the chain, %" if axis == "relative" else "steps from the injected one"
+            ax.set(xlabel=place, ylabel="mean step score, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6))
             ax.legend(loc="best", fontsize=9)
     return figure
 
 
 def _band(ax: Any, curve: Curve) -> None:
     index = list(KIND_TITLE).index(curve.kind)
-    positions = np.linspace(0, 100, NUM_POSITIONS)
+    positions = POSITIONS[curve.axis] * (100 if curve.axis == "relative" else 1)
     ax.fill_between(positions, curve.low, curve.high, color=colour(index), alpha=0.2, linewidth=0)
     ax.plot(positions, curve.mean, color=colour(index), lw=2, ls=("-", "-", "--")[index], marker=marker(index), ms=4, label=curve.title)
 

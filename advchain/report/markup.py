@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from advchain.errors import DataError
 from advchain.io import write_text
 
 
@@ -58,9 +59,16 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV written by `csv_text`; every cell is text, missing numbers are ""."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """Read a CSV written by `csv_text`; every cell is text, missing numbers are "".
+
+    Raises:
+        DataError: the file is not there or not text.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}. Make it with the score rule first.") from error
 
 
 def markdown(table: Table) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +128,9 @@ def _decoding(manifest: Manifest) -> Iterator[str]:
     spec, counts = manifest.value.get("spec", {}), manifest.value.get("counts", {})
     if not isinstance(spec.get("sampling"), Mapping):
         return
-    engine = counts.get("engine") or spec.get("engine")
+    engine, precision = (counts.get(key) or manifest.value.get(key) or spec.get(key) for key in ("engine", "precision"))
     for name, sampling in spec["sampling"].items():
-        yield f"{name}: {engine}, " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in sampling.items())
+        yield f"{name}: {engine} {precision}, " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in sampling.items())
 
 
 def _judge(judge: Mapping[str, Any], titles: Mapping[str, str]) -> str:
@@ -176,10 +177,7 @@ def files_table(manifests: Sequence[Manifest], root: Path) -> Table:
 
 def _shown(path: Path, root: Path) -> str:
     """Path relative to the report's folder, so that links work wherever the folder is moved."""
-    try:
-        return path.resolve().relative_to(root.resolve()).as_posix()
-    except ValueError:
-        return path.as_posix()
+    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
 def _few(inputs: Sequence[str]) -> str:

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from advchain.errors import DataError, SandboxError
+from advchain.io import read_records, write_jsonl
 from advchain.judges import canary, code_modes, sandbox
 from advchain.judges.code import CodeOptions, extract_code, run_tests
+from advchain.judges.run import judge_responses
 from advchain.judges.sandbox import Limits
-from advchain.specs import JudgeSpec
+from advchain.records import Response, Verdict
+from advchain.specs import JudgeSpec, JudgeStageSpec
 
 OPTIONS = CodeOptions(test_seconds=3, total_seconds=8)
 LIMITS = Limits(memory_mb=512, cpu_seconds=9)
@@ -55,6 +58,13 @@ def clean(walls):
     while left := sandboxed_processes() - before:
         assert time.monotonic() < deadline, f"processes left behind: {left}"
         time.sleep(0.05)
+
+
+def make_response(answer, number, state="closed", reference=None):
+    return Response(
+        id=f"r{number}", item_id=f"i{number}", benchmark="b", nature="benign", prompt="p", sample_index=0, seed=0, text=answer, thinking="", answer=answer,
+        state=state, finish="stop", num_prompt_tokens=1, num_tokens=1, reference=reference or {},
+    )  # fmt: skip
 
 
 def function_run(code, tests=(([1], 2),), name="f"):
@@ -104,7 +114,8 @@ def test_missing_bwrap_is_refused(monkeypatch):
         with pytest.raises(SandboxError, match="apt install bubblewrap"):
             code.build(JudgeSpec(version=1, name="code", kind="code"), Path())
         judge = code.build(JudgeSpec(version=1, name="code", kind="code", options={"missing_sandbox": "skip"}), Path())
-        assert judge.missing
+        rows = [make_response("```python\nimport os\n```", 0), make_response("", 1, "unclosed")]
+        assert [(v.label, v.detail["reason"]) for v in judge.judge(rows)] == [("refused_to_judge", "no_sandbox"), ("no_answer", "unclosed")]
     finally:
         sandbox.bwrap_path.cache_clear()
         sandbox._walls.cache_clear()
@@ -191,6 +202,20 @@ def test_broken_sandbox_is_never_a_failed_test(walls, monkeypatch):
     for run in (function_run, stdin_run, asserts_run):
         with pytest.raises(SandboxError, match="did not start"):
             run("def f(x): return x + 1")
+
+
+def test_judge_labels(clean, tmp_path):
+    """The whole path from response file to verdicts; a second run reads the kept verdicts."""
+    reference = {"language": "python", "mode": "function", "entry_point": "f", "tests": [[[1], 2], [[5], 6]]}
+    answers = ["```python\ndef f(x): return x + 1\n```", "```python\ndef f(x): return 2\n```", "no code", "```python\ndef f(x):\n    while True: pass\n```"]
+    write_jsonl(tmp_path / "r.jsonl", [make_response(answer, number, reference=reference) for number, answer in enumerate(answers)])
+    judge = JudgeSpec(version=1, name="code", kind="code", options={"test_seconds": 1})
+    spec = JudgeStageSpec(version=1, benchmark="b", nature="benign", judges=(judge,))
+    for _ in range(2):
+        judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec, tmp_path / "work")
+        verdicts = read_records(tmp_path / "v.jsonl", Verdict)
+        assert [v.label for v in verdicts] == ["right", "wrong", "no_answer", "timeout"]
+    assert verdicts[1].detail == {"outcome": "fail", "test": 1, "num_tests": 2, "type": "wrong value"}
 
 
 def test_bad_reference_is_a_data_error(walls):
