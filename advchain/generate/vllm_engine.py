@@ -16,8 +16,8 @@ from advchain.models import load_tokenizer, read_config
 log = logging.getLogger(__name__)
 
 # A pretrained model copies; an engine that computes attention wrongly does not (vLLM's compiled bf16 on a CPU: fluent nonsense).
-CANARY = "red fox, blue whale, green frog, grey wolf; red fox, blue whale, green frog, grey wolf; red fox, blue whale, green frog, grey wolf; red fox,"
-CANARY_ANSWER = " blue whale, green frog"
+CANARY = "apple, river, stone, cloud, apple, river, stone, cloud, apple, river, stone, cloud, apple, river,"
+CANARY_ANSWER = " stone, cloud, apple"
 CPU_CACHE_GB = "2"
 
 
@@ -45,7 +45,6 @@ class VllmEngine:
         try:
             self.llm: Any = vllm.LLM(
                 model=str(folder),
-                skip_tokenizer_init=True,
                 dtype="bfloat16" if precision == "bf16" else "float32",
                 max_model_len=max(longest, 512),
                 tensor_parallel_size=_num_gpus(folder) if gpu else 1,

@@ -18,7 +18,7 @@ from advchain.specs import ReportSpec
 CAPTIONS = {
     "tradeoff": "Lower left is better. Bars are 95 % intervals.",
     "ratio": "Solid: ASR, dashed: ORR. Where several methods have the same share, the first one is drawn.",
-    "snowball": "Training data, all chains. Bands are 95 % bootstrap intervals over chains.",
+    "snowball": "Training data, all chains, none selected; below, aligned at the injected step. Bands are 95 % bootstrap intervals over chains.",
     "training": "Mean loss of each optimizer step over supervised tokens.",
 }
 MAIN_TABLES: tuple[TableName, ...] = ("safety", "hijack", "over_refusal", "reasoning")

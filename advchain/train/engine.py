@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
+import signal
 import socket
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +32,7 @@ class Group:
     rank: int
     size: int
     device: Any
+    environment: tuple[str, ...] = ()  # variables that this process has set for itself
 
     @property
     def is_main(self) -> bool:
@@ -69,15 +73,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def set_environment() -> None:
-    """Give a single process what a launcher would; choose DeepSpeed's accelerator before it is imported."""
+def set_environment() -> tuple[str, ...]:
+    """Give a single process what a launcher would, and return the names set; choose DeepSpeed's accelerator before it is imported."""
     import torch
 
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
-    if "RANK" not in os.environ:
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "RANK" in os.environ:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _die_with_launcher()
+        return ()
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    os.environ.update(place)
+    return tuple(place)
+
+
+def _die_with_launcher() -> None:
+    """Ask the kernel for SIGKILL when the launcher is gone: it starts processes in sessions of their own, which would outlive its kill."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def join_group(seed: int = 0, threads: int = 0) -> Group:
@@ -87,7 +102,7 @@ def join_group(seed: int = 0, threads: int = 0) -> Group:
         seed: of torch's random state.
         threads: CPU threads of this process; 0 leaves torch's choice (OMP_NUM_THREADS, else all cores).
     """
-    set_environment()
+    made = set_environment()
     import deepspeed
     import torch
 
@@ -102,19 +117,22 @@ def join_group(seed: int = 0, threads: int = 0) -> Group:
     if on_gpu:
         torch.cuda.set_device(local)
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", timeout=TIMEOUT, verbose=False)
-    group = Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.device("cuda", local) if on_gpu else torch.device("cpu"))
+    device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    group = Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), device, made)
     if not group.is_main:
         logging.getLogger("advchain").setLevel(logging.WARNING)  # one process tells the story
     return group
 
 
-def leave_group(wait: bool = True) -> None:
-    """Wait for the other processes, then end torch.distributed."""
-    from torch import distributed
+def leave_group(group: Group, wait: bool = True) -> None:
+    """Wait for the other processes, then end torch.distributed, so that another training can begin in this process."""
+    from deepspeed import comm
 
     if wait:
-        distributed.barrier()
-    distributed.destroy_process_group()
+        comm.barrier()
+    comm.destroy_process_group()
+    for name in group.environment:
+        os.environ.pop(name, None)
 
 
 def _quiet_libraries() -> None:
@@ -145,7 +163,7 @@ def load_model(base: Path, spec: TrainSpec, config: dict[str, Any], attention: s
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention, local_files_only=True)
     del partitioned  # transformers looks at it, by a weak reference, only while it loads
     if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
 

@@ -62,9 +62,9 @@ def train(dataset: Path, base: Path, output: Path, work: Path, spec: TrainSpec, 
             manifest = make_manifest("train", spec.model_dump(mode="json"), [dataset], timer) | _facts(training, rejects)
             _write(output, base, family, training, weights, export.tied_names(model), rejects, manifest)
             log.info("%s written, %.1f s in all", output, timer.seconds())
-        leave_group()
+        leave_group(group)
     except BaseException:
-        leave_group(wait=False)  # the others may never come
+        leave_group(group, wait=False)  # the others may never come
         raise
 
 
