@@ -47,25 +47,19 @@ def reference(dataset: Path, base: Path, tmp_path_factory: pytest.TempPathFactor
     return read_log(folder / "out")
 
 
-@pytest.mark.parametrize(
-    ("profile", "precision", "tolerance"), [("cpu", "fp32", 1e-5), ("zero2", "fp32", 1e-5), ("zero3", "fp32", 1e-5), ("zero3", "bf16", 2e-2)]
-)
-def test_two_processes_learn_what_one_learns(
-    reference: list[dict], dataset: Path, base: Path, tmp_path: Path, profile: str, precision: str, tolerance: float
-) -> None:
-    run(dataset, base, tmp_path, 2, deepspeed=profile, precision=precision) if profile == "cpu" else run(
-        dataset, base, tmp_path, 2, deepspeed=profile, precision=precision, gradient_checkpointing=True
-    )
+@pytest.mark.parametrize(("profile", "checkpointing"), [("cpu", False), ("zero2", True), ("zero3", True)])
+def test_two_processes_learn_what_one_learns(reference: list[dict], dataset: Path, base: Path, tmp_path: Path, profile: str, checkpointing: bool) -> None:
+    run(dataset, base, tmp_path, 2, deepspeed=profile, gradient_checkpointing=checkpointing)
     log = read_log(tmp_path / "out")
-    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in reference], abs=tolerance)
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in reference], abs=1e-5)
     assert [row["supervised_tokens"] for row in log] == [row["supervised_tokens"] for row in reference]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_training_ends_bit_for_bit_the_same(dataset: Path, base: Path, tmp_path: Path, processes: int) -> None:
-    settings = {"epochs": 6, "save_every_steps": 2, "precision": "bf16"}
+    settings = {"epochs": 3, "save_every_steps": 2, "precision": "bf16"}
     run(dataset, base, tmp_path / "whole", processes, **settings)
-    kill_after(start(dataset, base, tmp_path / "cut", processes, **settings), tmp_path / "cut/work/ckpt/step-000004/complete.json")
+    kill_after(start(dataset, base, tmp_path / "cut", processes, **settings), tmp_path / "cut/work/ckpt/step-000002/complete.json")
     assert not (tmp_path / "cut/out").exists()
     assert "resumed from" in run(dataset, base, tmp_path / "cut", processes, **settings)
     assert read_log(tmp_path / "cut/out") == read_log(tmp_path / "whole/out")
