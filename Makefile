@@ -33,6 +33,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
 
 format: setup
 	$(BIN)/ruff format .
@@ -47,7 +48,6 @@ vllm:
 	$(PYTHON) -m venv .venv-generate
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/generate-cpu.txt)
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check -r envs/generate-cpu.txt
-	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

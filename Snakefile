@@ -5,17 +5,18 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from advchain import paths
-from advchain.config import load_config
+from advchain import cli, paths
+from advchain.config import host_memory_mb, load_config
+from advchain.deviations import deviations
 from advchain.errors import AdvChainError
 from advchain.plan import Plan
 
 min_version("9.27")
 
 ROOT = Path(workflow.basedir)
-PYTHON = sys.executable
-SCRIPTS = ROOT / "scripts"
-GPURUN = f"{PYTHON} {SCRIPTS / 'gpurun'}"
+
+# Jobs call scripts/ by name, under the Python that runs snakemake (or the rule's own environment with --sdm conda).
+cli.put_on_path(ROOT)
 
 try:
     PLAN = Plan(
@@ -28,8 +29,10 @@ try:
 except AdvChainError as error:
     sys.exit(f"error: {error}")
 
-# Plain `--cores all` would start two 8-GPU jobs at once: bound the GPUs of this node; `--resources gpu=N` still wins.
+# Plain `--cores all` would start two 8-GPU jobs at once, or three trainings where memory holds two: bound both on this node.
+# `--resources gpu=N mem_mb=M` still wins.
 workflow.global_resources.setdefault("gpu", PLAN.gpus)
+workflow.global_resources.setdefault("mem_mb", host_memory_mb())
 
 
 include: "rules/common.smk"

@@ -7,20 +7,26 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 from advchain.errors import AdvChainError
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; print an AdvChainError as one paragraph and exit 1, let bugs keep their traceback."""
-    logging.basicConfig(
-        level=os.environ.get("ADVCHAIN_LOG", "INFO").upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "filelock", "fsspec", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("advchain").setLevel(os.environ.get("ADVCHAIN_LOG", "INFO").upper())  # libraries only warn
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr goes to a log file; set it to 0 to see them
     try:
         main()
     except AdvChainError as error:
         width = 100 if sys.stderr.isatty() else 10_000
         sys.stderr.write("\n" + textwrap.fill(f"error: {error}", width=width, break_long_words=False, break_on_hyphens=False) + "\n")
         sys.exit(1)
+
+
+def put_on_path(root: Path) -> None:
+    """Let shell commands find `root`/scripts by name, the Python that runs us, and this package whatever environment they run in."""
+    places = [str(root / "scripts"), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    os.environ["PATH"] = os.pathsep.join(filter(None, places))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))

@@ -229,6 +229,11 @@ def json_schema() -> dict[str, Any]:
     return Config.model_json_schema(by_alias=True) | {"title": "AdvChain config"}
 
 
+def host_memory_mb() -> int:
+    """Return nine tenths of this machine's memory in MB: jobs that would not fit side by side wait for each other."""
+    return int(0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6)
+
+
 def num_gpus(setting: int | str) -> int:
     """Return the GPUs of one node: the number set, or those visible here (no shelling out at parse time)."""
     if setting != "auto":

@@ -334,7 +334,14 @@ class Plan:
             judges = {j: self._measures(j) for j in self.judges_of(name)}
             constants = evaluation.module.constants
             title = constants.get("SHORT", evaluation.module.title) if evaluation.name == (evaluation.config.benchmark or name) else name
-            infos[name] = specs.EvaluationInfo(title=title, table=constants["TABLE"], nature=constants["NATURE"], paper=constants.get("PAPER"), judges=judges)
+            infos[name] = specs.EvaluationInfo(
+                title=title,
+                table=constants["TABLE"],
+                nature=constants["NATURE"],
+                paper=constants.get("PAPER"),
+                judges=judges,
+                margin=constants.get("MARGIN"),
+            )
         return infos
 
     def _measures(self, judge: str) -> Any:
@@ -369,8 +376,8 @@ class Plan:
         infos = tuple(self.checkpoint_info(c) for c in self.checkpoints)
         return specs.ScoreSpec(version=versions.SCORE, evaluations=self.evaluation_infos(), checkpoints=infos)
 
-    def report_spec(self) -> specs.ReportSpec:
-        """Spec of tables, figures and report."""
+    def report_spec(self, deviations: tuple[str, ...] = ()) -> specs.ReportSpec:
+        """Spec of tables, figures and report; `deviations` are those of deviations.py."""
         used = sorted({judge for name in self.evaluations for judge in self.judges_of(name)})
         entries = {judge: read_entry("judges", judge, JudgeEntry, "judges") for judge in used}
         score = self.score_spec()
@@ -381,6 +388,7 @@ class Plan:
             checkpoints=score.checkpoints,
             judge_titles={judge: entry.title for judge, entry in entries.items()},
             judge_modules={judge: entry.kind for judge, entry in entries.items()},
+            deviations=deviations,
         )
 
 

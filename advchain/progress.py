@@ -21,7 +21,7 @@ class Progress:
         self.done += num
         for name, amount in amounts.items():
             self.rates[name] = self.rates.get(name, 0.0) + amount
-        if time.monotonic() - self.last >= self.every:
+        if time.monotonic() - self.last >= self.every and self.done < self.total:
             self._write(extra)
 
     def note(self, text: str) -> None:
@@ -32,10 +32,23 @@ class Progress:
     def _write(self, extra: str = "") -> None:
         self.last = time.monotonic()
         elapsed = max(self.last - self.start, 1e-9)
-        rates = "".join(f", {amount / elapsed:,.0f} {name}/s" for name, amount in self.rates.items())
         left = elapsed / self.done * (self.total - self.done) if self.done else 0.0
-        self.log.info("%s %d/%d %s%s, ETA %d:%02d%s", self.label, self.done, self.total, self.unit, rates, left // 60, left % 60, f", {extra}" if extra else "")
+        self._line(elapsed, f"ETA {clock(left)}", extra)
+
+    def _line(self, elapsed: float, clock: str, extra: str) -> None:
+        rates = "".join(f", {amount / elapsed:,.0f} {name}/s" for name, amount in self.rates.items())
+        self.log.info("%s %d/%d %s%s, %s%s", self.label, self.done, self.total, self.unit, rates, clock, f", {extra}" if extra else "")
 
     def close(self, extra: str = "") -> None:
-        """Write the last line."""
-        self._write(extra)
+        """Write the last line, with the time it took."""
+        elapsed = max(time.monotonic() - self.start, 1e-9)
+        self._line(elapsed, f"took {clock(elapsed)}", extra)
+
+
+def clock(seconds: float) -> str:
+    """Return minutes and seconds.
+
+    >>> clock(59.7), clock(3725)
+    ('0:59', '62:05')
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -45,3 +45,115 @@ def named(names, template, key):
 def gpus_for(wanted):
     """GPUs a job takes: what the model needs, at most what a node has."""
     return min(wanted, PLAN.gpus)
+
+
+# ---------------------------------------------------------------- sources, chains, training sets
+
+
+def get_chain_source(wildcards):
+    return paths.SOURCE.format(source=PLAN.config.chains[wildcards.chains].source)
+
+
+def get_parts(wildcards, kind):
+    parts = PLAN.dataset_spec(wildcards.recipe).parts
+    return sorted({getattr(part, kind) for part in parts if getattr(part, kind)})
+
+
+def get_recipe_chains(wildcards):
+    return expand(paths.CHAINS, chains=get_parts(wildcards, "chains"))
+
+
+def get_recipe_sources(wildcards):
+    return expand(paths.SOURCE, source=get_parts(wildcards, "source"))
+
+
+# ---------------------------------------------------------------- training
+
+
+def get_dataset(wildcards):
+    return paths.DATASET.format(recipe=PLAN.method(wildcards.method).recipe)
+
+
+def get_train_gpus(wildcards):
+    return gpus_for(PLAN.model(wildcards.model).train_gpus)
+
+
+def get_train_memory(wildcards, attempt):
+    return PLAN.model(wildcards.model).memory_gb * 1000 * attempt
+
+
+# ---------------------------------------------------------------- prompts, responses, verdicts
+
+
+def get_attack_source(wildcards):
+    source = PLAN.evaluations[wildcards.evaluation].attack.source
+    return [paths.SOURCE.format(source=source)] if source else []
+
+
+def get_attack_reference(wildcards, template):
+    """Responses or verdicts of the reference checkpoint, in the paper's protocol."""
+    attack = PLAN.evaluations[wildcards.evaluation].attack
+    if not attack.reference:
+        return []
+    run = {"run": "released"} | attack.reference
+    return [template.format(evaluation=name, **run) for name in attack.benchmarks]
+
+
+def get_model(wildcards):
+    return get_weights(get_checkpoint(wildcards))
+
+
+def get_group(wildcards):
+    return PLAN.groups_of(get_checkpoint(wildcards))[wildcards.group]
+
+
+def get_group_prompts(wildcards):
+    return expand(paths.PROMPTS, evaluation=get_group(wildcards))
+
+
+def get_generate_spec(wildcards):
+    return spec_json(
+        PLAN.generate_spec(get_checkpoint(wildcards), get_group(wildcards))
+    )
+
+
+def get_generate_gpus(wildcards):
+    return gpus_for(PLAN.model(wildcards.model).generate_gpus)
+
+
+def get_marker(wildcards):
+    """`ancient`: another evaluation's change re-runs `generate` of the group, not the collection of this one."""
+    group = PLAN.evaluations[wildcards.evaluation].group
+    return ancient(
+        paths.GENERATED.format(group=group, **vars(get_checkpoint(wildcards)))
+    )
+
+
+# ---------------------------------------------------------------- report
+
+
+def get_trained():
+    return [c for c in PLAN.checkpoints if PLAN.method(c.method).kind == "train"]
+
+
+def get_recipe_chain_sets():
+    parts = [
+        part for recipe in PLAN.recipes for part in PLAN.dataset_spec(recipe).parts
+    ]
+    return sorted({part.chains for part in parts if part.chains})
+
+
+def get_manifests():
+    stages = [paths.DATASET.format(recipe=recipe) for recipe in PLAN.recipes]
+    stages += [paths.CHAINS.format(chains=name) for name in get_recipe_chain_sets()]
+    stages += [paths.PROMPTS.format(evaluation=name) for name in PLAN.evaluations]
+    generated = [
+        paths.GENERATED.format(group=group, **vars(c))
+        for c in PLAN.checkpoints
+        for group in PLAN.groups_of(c)
+    ]
+    return [
+        *map(paths.manifest_of, stages),
+        *[get_weights(c) for c in PLAN.checkpoints],
+        *generated,
+    ]

@@ -14,20 +14,19 @@ rule source:
         "results/logs/source/{source}.log",
     benchmark:
         "results/benchmarks/source/{source}.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=2000,
         runtime=20,
         gpu=0,
     params:
+        downloads=paths.DOWNLOADS,
         spec=lambda wildcards: spec_json(PLAN.source_spec(wildcards.source)),
     message:
         "Reading source {wildcards.source}"
     shell:
-        "{PYTHON} {SCRIPTS}/source.py --out {output.rows} --downloads {paths.DOWNLOADS} --spec {params.spec:q} 2>&1 | tee {log}"
-
-
-def get_chain_source(wildcards):
-    return paths.SOURCE.format(source=PLAN.config.chains[wildcards.chains].source)
+        "source.py --out {output.rows} --downloads {params.downloads} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule rewrite_chains:
@@ -41,30 +40,20 @@ rule rewrite_chains:
         "results/logs/chains/{chains}.log",
     benchmark:
         "results/benchmarks/chains/{chains}.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=2000,
         runtime=240,
         gpu=0,
         api=1,
     params:
+        work=f"{paths.WORK}/teacher",
         spec=lambda wildcards: spec_json(PLAN.chains_spec(wildcards.chains)),
     message:
         "Rewriting chains: {wildcards.chains}"
     shell:
-        "{PYTHON} {SCRIPTS}/chains.py --source {input.source} --out {output.rows} --work {paths.WORK}/teacher --spec {params.spec:q} 2>&1 | tee {log}"
-
-
-def get_parts(wildcards, kind):
-    parts = PLAN.dataset_spec(wildcards.recipe).parts
-    return sorted({getattr(part, kind) for part in parts if getattr(part, kind)})
-
-
-def get_recipe_chains(wildcards):
-    return expand(paths.CHAINS, chains=get_parts(wildcards, "chains"))
-
-
-def get_recipe_sources(wildcards):
-    return expand(paths.SOURCE, source=get_parts(wildcards, "source"))
+        "chains.py --source {input.source} --out {output.rows} --work {params.work} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule mix_dataset:
@@ -80,6 +69,8 @@ rule mix_dataset:
         "results/logs/dataset/{recipe}.log",
     benchmark:
         "results/benchmarks/dataset/{recipe}.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=2000,
         runtime=20,
@@ -95,5 +86,5 @@ rule mix_dataset:
     message:
         "Mixing training set {wildcards.recipe}"
     shell:
-        "{PYTHON} {SCRIPTS}/dataset.py --out {output.rows} --card {output.card} --chains {params.chains} --sources {params.sources} "
+        "dataset.py --out {output.rows} --card {output.card} --chains {params.chains} --sources {params.sources} "
         "--spec {params.spec:q} 2>&1 | tee {log}"

@@ -19,30 +19,19 @@ rule prompts:
         "results/benchmarks/prompts/{evaluation}.tsv"
     wildcard_constraints:
         evaluation="|".join(DIRECT) or "none",
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=2000,
         runtime=20,
         gpu=0,
     params:
+        downloads=paths.DOWNLOADS,
         spec=lambda wildcards: spec_json(PLAN.prompts_spec(wildcards.evaluation)),
     message:
         "Loading prompts of {wildcards.evaluation}"
     shell:
-        "{PYTHON} {SCRIPTS}/prompts.py --out {output.rows} --downloads {paths.DOWNLOADS} --spec {params.spec:q} 2>&1 | tee {log}"
-
-
-def get_attack_source(wildcards):
-    source = PLAN.evaluations[wildcards.evaluation].attack.source
-    return [paths.SOURCE.format(source=source)] if source else []
-
-
-def get_attack_reference(wildcards, template):
-    """Responses or verdicts of the reference checkpoint, in the paper's protocol."""
-    attack = PLAN.evaluations[wildcards.evaluation].attack
-    if not attack.reference:
-        return []
-    run = {"run": "released"} | attack.reference
-    return [template.format(evaluation=name, **run) for name in attack.benchmarks]
+        "prompts.py --out {output.rows} --downloads {params.downloads} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule hijack:
@@ -60,12 +49,15 @@ rule hijack:
         "results/benchmarks/prompts/{evaluation}.tsv"
     wildcard_constraints:
         evaluation="|".join(ATTACKS) or "none",
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=2000,
         runtime=120,
         gpu=0,
         api=1,
     params:
+        work=f"{paths.WORK}/attacker",
         spec=lambda wildcards: spec_json(PLAN.prompts_spec(wildcards.evaluation)),
         source=lambda wildcards, input: (
             f"--source {input.source}" if input.source else ""
@@ -73,30 +65,8 @@ rule hijack:
     message:
         "Building attack {wildcards.evaluation}"
     shell:
-        "{PYTHON} {SCRIPTS}/hijack.py {params.source} --responses {input.responses} --verdicts {input.verdicts} --out {output.rows} "
-        "--work {paths.WORK}/attacker --spec {params.spec:q} 2>&1 | tee {log}"
-
-
-def get_model(wildcards):
-    return get_weights(get_checkpoint(wildcards))
-
-
-def get_group(wildcards):
-    return PLAN.groups_of(get_checkpoint(wildcards))[wildcards.group]
-
-
-def get_group_prompts(wildcards):
-    return expand(paths.PROMPTS, evaluation=get_group(wildcards))
-
-
-def get_generate_spec(wildcards):
-    return spec_json(
-        PLAN.generate_spec(get_checkpoint(wildcards), get_group(wildcards))
-    )
-
-
-def get_generate_gpus(wildcards):
-    return gpus_for(PLAN.model(wildcards.model).generate_gpus)
+        "hijack.py {params.source} --responses {input.responses} --verdicts {input.verdicts} --out {output.rows} "
+        "--work {params.work} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule generate:
@@ -109,6 +79,8 @@ rule generate:
         f"results/logs/generate/{paths.RUN}.{{group}}.log",
     benchmark:
         f"results/benchmarks/generate/{paths.RUN}.{{group}}.tsv"
+    conda:
+        "../envs/generate.yaml"
     threads: lambda wildcards: 8 * get_generate_gpus(wildcards) or 1
     resources:
         gpu=get_generate_gpus,
@@ -127,16 +99,8 @@ rule generate:
     message:
         "Generating {wildcards.group} responses of {wildcards.model}/{wildcards.method}/{wildcards.run}"
     shell:
-        "{GPURUN} {resources.gpu} {PYTHON} {SCRIPTS}/generate.py --checkpoint {params.folder} --prompts {params.prompts} --store {params.store} "
+        "gpurun {resources.gpu} generate.py --checkpoint {params.folder} --prompts {params.prompts} --store {params.store} "
         "--marker {output.marker} --spec {params.spec:q} 2>&1 | tee {log}"
-
-
-def get_marker(wildcards):
-    """`ancient`: another evaluation's change re-runs `generate` of the group, not the collection of this one."""
-    group = PLAN.evaluations[wildcards.evaluation].group
-    return ancient(
-        paths.GENERATED.format(group=group, **vars(get_checkpoint(wildcards)))
-    )
 
 
 rule collect_responses:
@@ -152,6 +116,8 @@ rule collect_responses:
         f"results/logs/responses/{paths.RUN}/{{evaluation}}.log",
     benchmark:
         f"results/benchmarks/responses/{paths.RUN}/{{evaluation}}.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=2000,
         runtime=20,
@@ -168,7 +134,7 @@ rule collect_responses:
     message:
         "Collecting responses to {wildcards.evaluation} of {wildcards.model}/{wildcards.method}/{wildcards.run}"
     shell:
-        "{PYTHON} {SCRIPTS}/responses.py --prompts {input.prompts} --store {params.store} --checkpoint {params.folder} --out {output.rows} "
+        "responses.py --prompts {input.prompts} --store {params.store} --checkpoint {params.folder} --out {output.rows} "
         "--evaluation {wildcards.evaluation} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
@@ -183,6 +149,8 @@ rule judge:
         f"results/logs/judge/{paths.RUN}/{{evaluation}}.log",
     benchmark:
         f"results/benchmarks/judge/{paths.RUN}/{{evaluation}}.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         gpu=lambda wildcards: gpus_for(PLAN.judge_gpus(wildcards.evaluation)),
         nodes=1,
@@ -192,9 +160,10 @@ rule judge:
         * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
+        work=f"{paths.WORK}/judge",
         spec=lambda wildcards: spec_json(PLAN.judge_stage_spec(wildcards.evaluation)),
     message:
         "Judging {wildcards.evaluation} of {wildcards.model}/{wildcards.method}/{wildcards.run}"
     shell:
-        "{GPURUN} {resources.gpu} {PYTHON} {SCRIPTS}/judge.py --responses {input.responses} --out {output.rows} --work {paths.WORK}/judge "
+        "gpurun {resources.gpu} judge.py --responses {input.responses} --out {output.rows} --work {params.work} "
         "--spec {params.spec:q} 2>&1 | tee {log}"

@@ -33,44 +33,20 @@ rule score:
         "results/logs/score.log",
     benchmark:
         "results/benchmarks/score.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
         gpu=0,
     params:
+        results=lambda wildcards, output: str(Path(output.scores).parent),
         spec=spec_json(PLAN.score_spec()),
     message:
         "Counting verdicts"
     shell:
-        "{PYTHON} {SCRIPTS}/score.py --responses {paths.RESULTS}/responses --verdicts {paths.RESULTS}/verdicts --out {output.scores} "
+        "score.py --responses {params.results}/responses --verdicts {params.results}/verdicts --out {output.scores} "
         "--spec {params.spec:q} 2>&1 | tee {log}"
-
-
-def get_trained():
-    return [c for c in PLAN.checkpoints if PLAN.method(c.method).kind == "train"]
-
-
-def get_recipe_chain_sets():
-    parts = [
-        part for recipe in PLAN.recipes for part in PLAN.dataset_spec(recipe).parts
-    ]
-    return sorted({part.chains for part in parts if part.chains})
-
-
-def get_manifests():
-    stages = [paths.DATASET.format(recipe=recipe) for recipe in PLAN.recipes]
-    stages += [paths.CHAINS.format(chains=name) for name in get_recipe_chain_sets()]
-    stages += [paths.PROMPTS.format(evaluation=name) for name in PLAN.evaluations]
-    generated = [
-        paths.GENERATED.format(group=group, **vars(c))
-        for c in PLAN.checkpoints
-        for group in PLAN.groups_of(c)
-    ]
-    return [
-        *map(paths.manifest_of, stages),
-        *[get_weights(c) for c in PLAN.checkpoints],
-        *generated,
-    ]
 
 
 rule report:
@@ -103,12 +79,15 @@ rule report:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
         gpu=0,
     params:
-        spec=spec_json(PLAN.report_spec()),
+        results=lambda wildcards, output: str(Path(output.page).parent),
+        spec=spec_json(PLAN.report_spec(deviations(PLAN))),
         datasets=named(PLAN.recipes, paths.DATASET, "recipe"),
         chains=named(get_recipe_chain_sets(), paths.CHAINS, "chains"),
         training=[
@@ -117,6 +96,6 @@ rule report:
     message:
         "Writing tables, figures and report"
     shell:
-        "{PYTHON} {SCRIPTS}/report.py --scores {input.scores} --paper {input.paper} --datasets {params.datasets} --chains {params.chains} "
-        "--training {params.training} --manifests {input.manifests} --responses {paths.RESULTS}/responses --verdicts {paths.RESULTS}/verdicts "
-        "--out {paths.RESULTS} --spec {params.spec:q} 2>&1 | tee {log}"
+        "report.py --scores {input.scores} --paper {input.paper} --datasets {params.datasets} --chains {params.chains} "
+        "--training {params.training} --manifests {input.manifests} --responses {params.results}/responses --verdicts {params.results}/verdicts "
+        "--out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"

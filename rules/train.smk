@@ -12,6 +12,8 @@ rule fetch_model:
         "results/logs/model/{model}.log",
     benchmark:
         "results/benchmarks/model/{model}.tsv"
+    conda:
+        "../envs/control.yaml"
     resources:
         mem_mb=lambda wildcards: PLAN.model(wildcards.model).memory_gb * 1000,
         runtime=120,
@@ -22,19 +24,7 @@ rule fetch_model:
     message:
         "Fetching model {wildcards.model}"
     shell:
-        "{PYTHON} {SCRIPTS}/model.py --out {params.folder} --spec {params.spec:q} 2>&1 | tee {log}"
-
-
-def get_dataset(wildcards):
-    return paths.DATASET.format(recipe=PLAN.method(wildcards.method).recipe)
-
-
-def get_train_gpus(wildcards):
-    return gpus_for(PLAN.model(wildcards.model).train_gpus)
-
-
-def get_train_memory(wildcards, attempt):
-    return PLAN.model(wildcards.model).memory_gb * 1000 * attempt
+        "model.py --out {params.folder} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule train:
@@ -48,6 +38,8 @@ rule train:
         f"results/logs/train/{paths.RUN}.log",
     benchmark:
         f"results/benchmarks/train/{paths.RUN}.tsv"
+    conda:
+        "../envs/train.yaml"
     threads: lambda wildcards: 8 * get_train_gpus(wildcards) or 1
     resources:
         gpu=get_train_gpus,
@@ -64,5 +56,5 @@ rule train:
     message:
         "Training {wildcards.model} on {wildcards.method} ({wildcards.run})"
     shell:
-        "{GPURUN} {resources.gpu} {PYTHON} {SCRIPTS}/train.py --dataset {input.dataset} --base {params.base} --out {params.folder} "
+        "gpurun {resources.gpu} train.py --dataset {input.dataset} --base {params.base} --out {params.folder} "
         "--work {params.work} --processes {params.processes} --threads {threads} --spec {params.spec:q} 2>&1 | tee {log}"

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Rewrite source chains into temptation-correction or hesitation-correction samples with a teacher."""
 
 import argparse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Mix one training set as its recipe says, and write its card."""
 
 from __future__ import annotations

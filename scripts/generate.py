@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Answer the prompts of several evaluations with one checkpoint and one engine load; finished rows go into a store."""
 
 from __future__ import annotations

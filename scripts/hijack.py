@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write the prompts of an attack on the chain of thought: safe chains, cut and turned by one thought of an attack teacher."""
 
 import argparse

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Judge the responses of one checkpoint to one evaluation and write verdict rows."""
 
 from __future__ import annotations

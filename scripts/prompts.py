@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write the prompts of one benchmark."""
 
 from __future__ import annotations

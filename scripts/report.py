@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write every table, figure, report.html and summary.md from the scores."""
 
 from __future__ import annotations

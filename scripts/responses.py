@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write the responses of one checkpoint to one evaluation from the store of finished answers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write config/schema.json, the JSON Schema of the config for editors, from the typed config."""
 
 from pathlib import Path

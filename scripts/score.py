@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Count verdicts: scores.csv (rates with intervals) and contrasts.csv (paired differences between methods) beside it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Read one source data set into chains."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Show the summary of a finished run in the terminal, with the paths to look at."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Fine-tune a base model on a training set with DeepSpeed; write a checkpoint folder with model.json and training.jsonl."""
 
 from __future__ import annotations

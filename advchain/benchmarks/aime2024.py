@@ -20,6 +20,7 @@ SHORT = "AIME 2024"
 NATURE = "benign"
 TABLE = "reasoning"
 PAPER = "AIME2024"
+MARGIN = 0.05  # equivalence margin of pass@1 (RELIABILITY 7b)
 JUDGES = ("maths",)
 ROWS = 30
 SAMPLE = "aime.jsonl"

@@ -24,6 +24,7 @@ SHORT = "LiveCodeBench"
 NATURE = "benign"
 TABLE = "reasoning"
 PAPER = "LiveCodeBench"
+MARGIN = 0.05  # equivalence margin of pass@1 (RELIABILITY 7b)
 JUDGES = ("code",)
 ROWS = None  # 400 in release_v1, other numbers in others
 SAMPLE = "code.jsonl"

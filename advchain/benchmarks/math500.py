@@ -19,6 +19,7 @@ SHORT = "MATH-500"
 NATURE = "benign"
 TABLE = "reasoning"
 PAPER = "Math500"
+MARGIN = 0.02  # equivalence margin of pass@1 (RELIABILITY 7b)
 JUDGES = ("maths",)
 ROWS = 500
 SAMPLE = "math.jsonl"

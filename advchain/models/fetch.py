@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,10 +102,7 @@ def _link(source: Path, folder: Path) -> None:
 def _from_hub(folder: Path, place: str, spec: ModelSpec) -> dict[str, Any]:
     import huggingface_hub
     from huggingface_hub import errors as hub
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
     page, local = f"https://huggingface.co/{place}", "Or download it elsewhere and set `origin: path:/folder` in config/models.yaml."
     try:
         found = Path(huggingface_hub.snapshot_download(place, revision=spec.revision, allow_patterns=[*SMALL_FILES, "*.safetensors"], ignore_patterns=["*/*"]))

@@ -34,14 +34,20 @@ def summary(spec: ReportSpec, scores: Scores, contrasts: Sequence[Contrast], man
         markdown_grid(compact(spec, scores)).rstrip(),
         "Per cent, mean over the sets of a kind, with 95 % interval. ASR, ORR: lower is better; RR, pass@1: higher.",
         *doubtful,
-        f"Paired differences that are established ({len(told)} of {len(contrasts)}):"
-        if contrasts
-        else "No two methods that are to be compared were run on one model.",
+        _established(len(told), len(contrasts)),
         "\n".join(told),
         "Where to look:",
         "\n".join(f"- {place}: {what}" for place, what in PLACES),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _established(num_told: int, num_contrasts: int) -> str:
+    if not num_contrasts:
+        return "No two methods that are to be compared were run on one model."
+    if not num_told:
+        return f"None of {num_contrasts} paired differences is established after correction for their number (tables/contrasts.md)."
+    return f"Paired differences established after correction for their number ({num_told} of {num_contrasts}):"
 
 
 def compact(spec: ReportSpec, scores: Scores) -> Table:

@@ -37,7 +37,9 @@ def read_source(output: Path, spec: SourceSpec, downloads: Path) -> int:
     chains = select(found, spec)
     counts = {"file": str(path), "pin": str(source.PIN) if spec.origin == "hub" else None, "rows_read": len(found) + len(rejects), "sound": len(found)}
     rows = write_stage(output, chains, stage="source", spec=spec.model_dump(), inputs=[path], rejects=rejects, counts=counts, timer=timer)
-    log.info("source %s: %d of %d sound chains kept, %d rows rejected %s", spec.name, rows, len(found), len(rejects), rejects.counts() or "")
+    log.info(
+        "source %s: %d of %d sound chains kept, %d rows rejected%s", spec.name, rows, len(found), len(rejects), f" {rejects.counts()}" if len(rejects) else ""
+    )
     return rows
 
 

@@ -9,8 +9,10 @@ import os
 import signal
 import socket
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -190,5 +192,7 @@ def make_engine(model: Any, spec: TrainSpec, config: dict[str, Any]) -> Any:
     module = SupervisedLoss(model)
     if config.get("zero_optimization", {}).get("stage") == 3:
         deepspeed.utils.set_z3_leaf_modules(module, [HeadLoss])
-    engine, *_ = deepspeed.initialize(model=module, optimizer=make_optimizer(module, spec), config=config)
+    with redirect_stdout(StringIO()) as said:  # it prints its memory figures whatever its log level is
+        engine, *_ = deepspeed.initialize(model=module, optimizer=make_optimizer(module, spec), config=config)
+    log.debug("DeepSpeed: %s", said.getvalue())
     return engine
