@@ -14,7 +14,7 @@ from advchain.records import Nature
 VERSION = 1
 SHORT = "CoT-Hesitation"
 NATURE: Nature = "benign"
-TABLE = "over_refusal"
+TABLE = "hijack"
 PAPER = None
 JUDGES = ("refusal_phrases",)
 

@@ -49,7 +49,7 @@ def contrasts_table(spec: ReportSpec, contrasts: Sequence[Contrast]) -> Table:
         title="Paired differences on the same prompts",
         header=["Comparison", "Measure", "Finding"],
         rows=[
-            [f"{a.method_title} against {b.method_title}, {a.first.model_title}", heading(row, spec.evaluations[row.benchmark]), row.sentence]
+            [f"{a.method_title} against {b.method_title}, {a.first.model_title}", heading(row, spec.evaluations), row.sentence]
             for row, a, b in shown
             if a and b
         ],
@@ -57,7 +57,7 @@ def contrasts_table(spec: ReportSpec, contrasts: Sequence[Contrast]) -> Table:
         raw=[row.model_dump() for row in contrasts],
         notes=[
             "Points of per cent, method minus reference, 95 % bootstrap interval over prompts; p by exact McNemar (several samples per prompt: "
-            "permutation within prompts), adjusted after Holm over all rows.",
+            "permutation within prompts), adjusted after Holm over the rows that say what a table says as a whole and, apart, over the single sets.",
             "Established: the interval leaves out 0 and the adjusted p is below 0.05. Prompts that either side left unjudged are out of the pair "
             "(num_unpaired in the CSV). The interval carries no variance between training seeds.",
         ]

@@ -58,7 +58,7 @@ def _mean(scores: Scores, group: Group, measures: Sequence[Column]) -> Mean | No
 def tradeoff(spec: ReportSpec, scores: Scores) -> Figure:
     """ASR against ORR, one point per checkpoint group: a row of panels per model, plain prompts left and hijacked chains right."""
     heading = "Safety against over-refusal"
-    over = _measures(spec, None, "orr")
+    over = _measures(spec, "over_refusal", "orr")
     kinds = [(title, _measures(spec, table, "asr")) for table, title in (("safety", "harmful prompts"), ("hijack", "hijacked chains"))]
     kinds = [(title, measures) for title, measures in kinds if measures and over]
     models = {info.model: info.model_title for info in spec.checkpoints}
@@ -98,7 +98,7 @@ def _same_limits(axes: Sequence[Any]) -> None:
 
 def _axis(metric: str, measures: Sequence[Column]) -> str:
     titles = [column.info.title for column in measures]
-    names = titles[0] if len(titles) == 1 else f"mean of {len(titles)} sets" if len(", ".join(titles)) > 34 else "mean of " + ", ".join(titles)
+    names = titles[0] if len(titles) == 1 else f"mean of {len(titles)} sets"
     return f"{metric}, {names} (lower is better)"
 
 

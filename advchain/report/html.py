@@ -32,7 +32,7 @@ def page(
         "Findings": findings(spec, contrasts),
         "Tables": "".join(fragment(tables[name]) for name in MAIN_TABLES),
         "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "paper", "ratio")),
-        "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items()) + "</div>",
+        "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if tables["ratio"].rows or name != "ratio") + "</div>",
         "Checks": "".join(_folded(tables[name]) for name in ("health", "judges", "curves")),
         "Protocol": _protocol(spec, manifests) + fragment(tables["costs"]),
         "Deviations": _deviations(spec),
@@ -79,7 +79,7 @@ def _duration(seconds: float) -> str:
 def warnings(spec: ReportSpec) -> list[str]:
     """Return what a reader must know before reading a number."""
     judges = {judge for info in spec.evaluations.values() for judge, kind in info.judges.items() if kind == "harm" and _primary_harm(info.judges) == judge}
-    matched = sorted(spec.judge_titles.get(judge, judge) for judge in judges if spec.judge_modules.get(judge, judge) in STRING_MATCHES)
+    matched = sorted(spec.judge_titles.get(judge, judge).split(":")[0] for judge in judges if spec.judge_modules.get(judge, judge) in STRING_MATCHES)
     return [f"ASR here comes from {', '.join(matched)}: an answer without a refusal phrase counts as unsafe. It is not a harm judgement."] if matched else []
 
 
@@ -102,8 +102,8 @@ def _finding(spec: ReportSpec, found: Sequence[Contrast]) -> str:
     names = {(row.model, row.method, row.run): row for row in groups(spec.checkpoints)}
     first = found[0]
     mine, other = names[first.model, first.method, first.run], names[first.model, first.reference, first.reference_run]
-    known = [f"<li>{html.escape(heading(row, spec.evaluations[row.benchmark]))}: {_verdict(row)}</li>" for row in found if row.established]
-    open_ones = [heading(row, spec.evaluations[row.benchmark]) for row in found if not row.established]
+    known = [f"<li>{html.escape(heading(row, spec.evaluations))}: {_verdict(row)}</li>" for row in found if row.established]
+    open_ones = [heading(row, spec.evaluations) for row in found if not row.established]
     parts = f"<ul>{''.join(known)}</ul>" if known else ""
     parts += f'<p class="soft">Not established: {html.escape(", ".join(open_ones))}.</p>' if open_ones else ""
     title = f"{mine.method_title} against {other.method_title}, {mine.first.model_title}"

@@ -72,4 +72,4 @@ def _told(spec: ReportSpec, contrast: Contrast) -> str:
     names = {(row.model, row.method, row.run): row for row in groups(spec.checkpoints)}
     mine, other = names[contrast.model, contrast.method, contrast.run], names[contrast.model, contrast.reference, contrast.reference_run]
     who = f"{mine.first.model_title}, {mine.method_title} against {other.method_title}"
-    return f"{who}, {heading(contrast, spec.evaluations[contrast.benchmark])}: {contrast.sentence}"
+    return f"{who}, {heading(contrast, spec.evaluations)}: {contrast.sentence}"

@@ -169,9 +169,26 @@ def test_holm_takes_back_what_one_of_many_would_claim(tmp_path: Path) -> None:
         grid.add((*KEY, name), {HARM: labels("unsafe", "safe", 8 if name == "set0" else 0, 100)})
         grid.add(("r1", "advchain", "seed0", name), {HARM: labels("unsafe", "safe", 0, 100)})
     score(tmp_path / "scores.csv", score_spec([BASE, checkpoint("advchain")], infos), grid.verdicts, grid.responses)
-    first = contrast_rows(grid)[0]
+    whole, first, *_ = contrast_rows(grid)
     assert float(first["p"]) == pytest.approx(2 / 2**8, rel=0.01)
     assert first["established"] == "False" and "after Holm" in first["sentence"]
+    assert (whole["benchmark"], whole["family"], first["family"]) == ("all:safety", "table", "set")
+    assert (whole["established"], whole["p_holm"]) == ("True", whole["p"])  # alone in its family
+
+
+def test_sets_of_one_table_are_taken_together(tmp_path: Path) -> None:
+    """Three small sets, none of which says anything: all their prompts do. Items of different sets are never paired."""
+    grid = Grid(tmp_path)
+    infos = {name: evaluation(name, "safety", "harmful", {HARM: "harm"}) for name in ("a", "b", "c")}
+    for number, name in enumerate(infos):
+        grid.add((*KEY, name), {HARM: labels("unsafe", "safe", 4, 5 + number, num_excluded=number)})
+        grid.add(("r1", "advchain", "seed0", name), {HARM: labels("unsafe", "safe", 0, 5 + number)})
+    score(tmp_path / "scores.csv", score_spec([BASE, checkpoint("advchain")], infos), grid.verdicts, grid.responses)
+    whole, *single = contrast_rows(grid)
+    assert (whole["num_items"], whole["num_unpaired"], whole["established"]) == ("15", "3", "True")
+    assert float(whole["difference"]) == round(-12 / 15, 6)
+    assert float(whole["p"]) == pytest.approx(2 / 2**12, rel=0.01)
+    assert [(row["benchmark"], row["num_items"], row["established"]) for row in single] == [("a", "5", "False"), ("b", "5", "False"), ("c", "5", "False")]
 
 
 def test_equal_reasoning_needs_an_interval_inside_the_margin(tmp_path: Path) -> None:
