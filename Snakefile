@@ -1,6 +1,7 @@
 """AdvChain: STAR chains in, tables out. `snakemake --cores all` runs config/config.yaml; `--configfile config/paper.yaml` the paper's grid."""
 
 import sys
+import time
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -10,6 +11,7 @@ from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
 from advchain.errors import AdvChainError
 from advchain.plan import Plan
+from advchain.report.terminal import terminal_text
 
 min_version("9.27")
 
@@ -83,6 +85,15 @@ rule verdicts:
         get_all(paths.VERDICTS),
 
 
+STARTED = time.time()
+
+
+onerror:
+    for text in cli.errors_told(Path("results/logs"), STARTED):
+        print(f"\n{text}", file=sys.stderr)
+
+
 onsuccess:
-    if Path(paths.SUMMARY).is_file():
-        print(Path(paths.SUMMARY).read_text(encoding="utf-8"), file=sys.stderr)
+    summary = Path(paths.SUMMARY)
+    if summary.is_file() and summary.stat().st_mtime >= STARTED:
+        print(terminal_text(summary), file=sys.stderr)

@@ -30,3 +30,9 @@ def put_on_path(root: Path) -> None:
     places = [str(root / "scripts"), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     os.environ["PATH"] = os.pathsep.join(filter(None, places))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+
+
+def errors_told(logs: Path, since: float) -> list[str]:
+    """Return what failed jobs said in their logs since a moment (seconds of the epoch), so that it can be said once more at the end."""
+    fresh = [path for path in sorted(logs.rglob("*.log")) if path.stat().st_mtime >= since]
+    return [f"{line} [{path}]" for path in fresh for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("error: ")]

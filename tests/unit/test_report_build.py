@@ -205,7 +205,6 @@ def test_the_scripts_run_by_hand(tmp_path: Path) -> None:
     data = ["--datasets", f"advchain={tmp_path}/advchain.jsonl", "--training", f"r1/advchain/seed0={tmp_path}/training.jsonl"]
     run("report.py", "--scores", out / "scores.csv", "--paper", ROOT / "config/paper_numbers.yaml", *data, *folders, "--out", out, "--spec", report_json)
     assert '<a href="../verdicts/r1/base/released/xstest.jsonl">' in (out / "report.html").read_text()
-    assert "AdvChain" in run("summary.py", "--summary", out / "summary.md").stdout
     failed = run("report.py", "--scores", out / "none.csv", "--paper", ROOT / "config/paper_numbers.yaml", "--out", out, "--spec", report_json, check=False)
     assert failed.returncode == 1 and "none.csv" in failed.stderr and "Traceback" not in failed.stderr
 
