@@ -5,11 +5,13 @@ A reader sees the old file or the whole new file, never a mixture: rows go to a 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import platform
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +23,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from advchain import __version__
-from advchain.errors import DataError, StorageError
+from advchain.errors import AdvChainError, DataError, StorageError
 from advchain.records import Record
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,32 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `output`; rename it into place on success, remove it on failure.
+
+    Raises:
+        StorageError: the disk is full or read-only. Libraries report that in exceptions of their own, so their words are read too.
+    """
+    folder, old = (output.with_name(f".{output.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if output.exists():
+            output.rename(old)
+        folder.rename(output)
+    except Exception as error:
+        reason = os.strerror(errno.ENOSPC) if os.strerror(errno.ENOSPC) in str(error) else None
+        if isinstance(error, OSError) and not isinstance(error, AdvChainError) and error.errno is not None:
+            reason = f"{os.strerror(error.errno)} ({error.filename})"
+        if reason is None or isinstance(error, StorageError):
+            raise
+        raise StorageError(f"cannot make {output}: {reason}. Free space or rights there and run again.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

