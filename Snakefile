@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from advchain import paths
+from advchain import paths, versions
 from advchain.config import load_config
 from advchain.errors import AdvChainError
 from advchain.plan import Plan
@@ -43,6 +43,7 @@ localrules:
     all,
     chains,
     datasets,
+    export,
     checkpoints,
     responses,
     verdicts,
@@ -53,6 +54,8 @@ rule all:
     input:
         paths.REPORT,
         paths.SUMMARY,
+        paths.CONTAMINATION,
+        expand(paths.DATASET_CARD, recipe=PLAN.recipes),
 
 
 rule chains:
@@ -62,7 +65,13 @@ rule chains:
 
 rule datasets:
     input:
-        expand(paths.DATASET, recipe=PLAN.recipes),
+        expand(paths.DATASET_CARD, recipe=PLAN.recipes),
+        paths.CONTAMINATION,
+
+
+rule export:
+    input:
+        expand(paths.EXPORT, recipe=PLAN.recipes),
 
 
 rule checkpoints:

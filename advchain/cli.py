@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from advchain.errors import AdvChainError
+from advchain.errors import AdvChainError, ConfigError
 
 
 def run(main: Callable[[], None]) -> None:
@@ -24,3 +25,15 @@ def run(main: Callable[[], None]) -> None:
         width = 100 if sys.stderr.isatty() else 10_000
         sys.stderr.write("\n" + textwrap.fill(f"error: {error}", width=width, break_long_words=False, break_on_hyphens=False) + "\n")
         sys.exit(1)
+
+
+def named_paths(option: str, values: Iterable[str]) -> dict[str, Path]:
+    """Read the `name=path` arguments of `option`.
+
+    Raises:
+        ConfigError: an argument is something else.
+    """
+    for value in values:
+        if "=" not in value:
+            raise ConfigError(f"{option}: '{value}' is not name=path.")
+    return {name: Path(path) for name, _, path in (value.partition("=") for value in values)}

@@ -10,6 +10,7 @@ wildcard_constraints:
     recipe="|".join(PLAN.recipes) or "none",
     chains="|".join(PLAN.config.chains) or "none",
     source="|".join(PLAN.config.sources),
+    compared="|".join(PLAN.compared) or "none",
 
 
 def get_checkpoint(wildcards):
