@@ -43,7 +43,7 @@ def read_source(output: Path, spec: SourceSpec, downloads: Path) -> int:
         "pin": str(source.PIN) if spec.origin == "hub" else None,
         "rows_read": len(found) + len(rejects),
         "sound": len(found),
-        "category": _categories(chains),
+        "category": dict(sorted(Counter(_category(chain) for chain in chains).items())),
     }
     rows = write_stage(output, chains, stage="source", spec=spec.model_dump(), inputs=[path], rejects=rejects, counts=counts, timer=timer)
     log.info("source %s: %d of %d sound chains kept, %d rows rejected %s", spec.name, rows, len(found), len(rejects), rejects.counts() or "")
@@ -83,10 +83,6 @@ def stratified(order: list[Chain]) -> list[Chain]:
 
 def _category(chain: Chain) -> str:
     return chain.category[0] if chain.category else "none"
-
-
-def _categories(chains: list[Chain]) -> dict[str, int]:
-    return dict(sorted(Counter(_category(chain) for chain in chains).items()))
 
 
 def _check_share(output: Path, spec: SourceSpec, path: Path, num_sound: int, rejects: Rejects) -> None:

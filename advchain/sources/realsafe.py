@@ -49,9 +49,8 @@ def _turns(row: Row, column: str, role: str, content: str) -> list[tuple[str, st
     turns = []
     for number, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise DataError(
-                f"{row.place}, column '{column}': message {number} is a {type(message).__name__}; an object with '{role}' and '{content}' is expected."
-            )
+            kind = type(message).__name__
+            raise DataError(f"{row.place}, column '{column}': message {number} is a {kind}; an object with '{role}' and '{content}' is expected.")
         inner = Row(f"{row.place}, column '{column}', message {number}", message)
         who = inner.text(role)
         if who not in USER | ASSISTANT | SYSTEM:
