@@ -1,7 +1,7 @@
 """HarmBench, all 400 behaviours: standard, copyright and contextual, to compare training sets with.
 
 Source: centerforaisafety/HarmBench (MIT). Not an evaluation set: 30 of the 100 copyright behaviours and 2 of the 200 standard ones are
-STAR-1 questions (METHOD 7.4). Evaluate on `harmbench`. The category is the functional one: standard, copyright, contextual.
+STAR-1 questions (METHOD 7.4). Metric: as `harmbench`, which is the one to evaluate on. The category is the functional one.
 """
 
 from __future__ import annotations
