@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from advchain.catalogue import catalogue
 from advchain.datasets.card import write_card
 from advchain.datasets.contamination.report import write_matches
 from advchain.datasets.controls import filler, with_steps, without_injection
 from advchain.datasets.mix import build_dataset, plain_sample
 from advchain.datasets.statistics import spread, statistics
+from advchain.entries import RecipeEntry, method_entry, read_entry
 from advchain.errors import ConfigError, DataError, StorageError
 from advchain.io import Rejects, manifest_path, read_records, rejects_path, write_jsonl, write_stage
+from advchain.plan import whole_shares
 from advchain.records import Chain, Sample, Step
 from advchain.sources.read import read_source
 from advchain.specs import ContaminationSpec, DatasetSpec, RecipePart, SourceSpec
@@ -199,6 +202,19 @@ def test_controls_share_rows_and_order_with_the_recipe(tmp_path, made):
     ids = [sample.id for sample in build(tmp_path, made, spec(*MIX))]
     for steps in ("base", "correction", "error", "filler", "prefix"):
         assert [sample.id for sample in build(tmp_path, made, spec(*({**part, "steps": steps} for part in MIX), recipe=steps))] == ids
+
+
+@pytest.mark.parametrize("recipe", catalogue("recipes"))
+def test_every_recipe_of_the_catalogue_mixes_the_rows_it_names(tmp_path, made, recipe):
+    entry = read_entry("recipes", recipe, RecipeEntry, "recipes")
+    size = round(30 * entry.scale)
+    counts = whole_shares([part.share for part in entry.parts], size)
+    parts = [RecipePart(chains=p.chains, source=p.source, steps=p.steps, count=n) for p, n in zip(entry.parts, counts, strict=True)]
+    wanted = DatasetSpec(version=1, recipe=recipe, title=entry.title, parts=tuple(parts), seed=1)
+    chains = {name: made["tc" if name.startswith("tc") else "hc"] for name in ("tc", "hc", "tc_random", "hc_random")}
+    sources = dict.fromkeys(("star1", "safechain", "unsafechain", "realsafe"), made["star1"])
+    assert build_dataset(tmp_path / "d.jsonl", wanted, chains, sources) == size
+    assert len(read_records(tmp_path / "d.jsonl", Sample)) == size and method_entry(recipe, "grid").recipe == recipe
 
 
 # ------------------------------------------------------------------ strict mode
