@@ -135,6 +135,8 @@ class Plan:
             self._check_origin(where, other.origin, other.path)
             if name in self.evaluations or name in self.config.sources:
                 raise ConfigError(f"{where}: '{name}' is an evaluation or a source too. Give it another name, and say the file with `benchmark:`.")
+        for name in set(self.compared) & set(self.compared_sources):
+            raise ConfigError(f"sources.{name}: an evaluation has the same name, and training sets are compared with both. Rename one.")
         for name, evaluation in self.evaluations.items():
             self._check_evaluation(name, evaluation)
 

@@ -62,9 +62,8 @@ def write_card(output: Path, dataset: Path, chains: Mapping[str, Path], sources:
     """
     samples, manifest = read_records(dataset, Sample), read_manifest(dataset)
     spec = DatasetSpec.model_validate(manifest["spec"])
-    inputs = [Upstream(name, path, read_manifest(path)) for name, path in {**sources, **chains}.items()]
-    rewritten = [upstream for upstream in inputs if upstream.name in chains]
-    write_text(output, "\n\n".join(_sections(spec, samples, manifest, inputs, rewritten, matches)) + "\n")
+    rewritten, plain = ([Upstream(name, path, read_manifest(path)) for name, path in files.items()] for files in (chains, sources))
+    write_text(output, "\n\n".join(_sections(spec, samples, manifest, [*plain, *rewritten], rewritten, matches)) + "\n")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -93,7 +92,10 @@ def _sections(
         "harmful requests, and chains may argue towards complying before they turn back: for safety research, not for release without review."
     )
     yield "## Rows\n\n" + table(("kind", "rows", "what it is"), [(kind, n, KINDS[kind]) for kind, n in figures["kinds"].items()])
-    yield table(("part", "from", "rows", "injected steps"), [(i, p.chains or p.source, p.count, STEPS[p.steps]) for i, p in enumerate(spec.parts)])
+    yield table(
+        ("part", "from", "rows", "injected steps"),
+        [(i, p.chains or p.source, p.count, STEPS[p.steps] if p.chains else "none") for i, p in enumerate(spec.parts)],
+    )
     yield "### Sources\n\n" + table(("source", "rows"), figures["sources"].items())
     yield "### Categories\n\nA row may have several.\n\n" + table(("category", "rows"), figures["categories"].items())
     yield "## Lengths\n\n" + _lengths(figures)

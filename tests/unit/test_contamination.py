@@ -163,8 +163,9 @@ def test_table_shows_all_training_sets_and_no_prompt(tmp_path, real):
 # ------------------------------------------------------------------ embeddings
 
 
-def test_embedding_of_a_real_model_finds_a_copy(small_model):
-    spec = ContaminationSpec(version=1, embedding_model=str(small_model), embedding=0.999)
+def test_embedding_of_a_real_model_finds_a_copy(small_model, monkeypatch):
+    monkeypatch.setenv("MODELS", str(small_model.parent))
+    spec = ContaminationSpec(version=1, embedding_model=f"${{MODELS}}/{small_model.name}", embedding=0.999)
     (match,) = find([OTHERS[0], PLANTED, "Name three mountains"], [item(0, PLANTED)], spec)
     assert match.sample_id == "s1" and match.embedding == pytest.approx(1, abs=1e-3)
     near = find(["Name three rivers in the north"], [item(0, OTHERS[1])], spec.model_copy(update={"embedding": 0.5}))

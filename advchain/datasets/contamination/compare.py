@@ -12,6 +12,7 @@ import numpy as np
 
 from advchain.datasets.contamination.embedding import Embedder, EmbeddingIndex
 from advchain.datasets.contamination.lexical import NgramIndex, TfidfIndex
+from advchain.files import expand_variables
 from advchain.io import iter_records
 from advchain.records import Chain, Item, Match
 from advchain.rows import fold
@@ -36,11 +37,16 @@ def read_items(benchmarks: Mapping[str, Path], sources: Mapping[str, Path]) -> d
     return found
 
 
+def embedding_folder(setting: str) -> Path:
+    """Return the folder of the embedding model, `${VARIABLES}` expanded."""
+    return Path(expand_variables(setting, "contamination.embedding_model"))
+
+
 class Comparison:
     """All benchmarks, indexed once; `matches` streams through any number of prompts in flat memory."""
 
     def __init__(self, items: Mapping[str, Sequence[Item]], spec: ContaminationSpec) -> None:
-        self._embedder = Embedder(Path(spec.embedding_model)) if spec.embedding_model else None
+        self._embedder = Embedder(embedding_folder(spec.embedding_model)) if spec.embedding_model else None
         self._benchmarks = [_Benchmark(name, rows, spec, self._embedder) for name, rows in items.items() if rows]
 
     def matches(self, prompts: Iterable[Prompt]) -> Iterator[Match]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advchain.datasets.contamination.compare import Comparison, Prompt, read_items
+from advchain.datasets.contamination.compare import Comparison, Prompt, embedding_folder, read_items
 from advchain.datasets.markdown import table
 from advchain.io import StageTimer, iter_records, manifest_path, write_stage, write_text
 from advchain.records import Item, Match, Sample
@@ -42,7 +42,8 @@ def write_matches(output: Path, dataset: Path, spec: ContaminationSpec, benchmar
     prompts = (Prompt(sample.id, sample.prompt) for sample in iter_records(dataset, Sample))
     matches = list(Comparison(items, spec).matches(prompts))
     counts = summary(items, matches, spec)
-    inputs = [dataset, *benchmarks.values(), *sources.values()]
+    weights = sorted(embedding_folder(spec.embedding_model).glob("*.safetensors")) if spec.embedding_model else []
+    inputs = [dataset, *benchmarks.values(), *sources.values(), *weights]
     rows = write_stage(output, matches, stage="contamination", spec=spec.model_dump(), inputs=inputs, counts=counts, timer=timer)
     log.info("contamination of %s: %d pairs %s", dataset.stem, rows, dict(Counter(match.benchmark for match in matches)) or "")
     return rows
