@@ -75,6 +75,17 @@ def get_inputs_by_name(wildcards):
     return " ".join(["--chains", *chains, "--sources", *sources])
 
 
+def get_card_sources(wildcards):
+    """Names of the sources of a recipe, also of those that its chain sets were made from: their rejects are on the card."""
+    chains = get_parts(wildcards, "chains")
+    return sorted(
+        {
+            *get_parts(wildcards, "source"),
+            *(PLAN.config.chains[name].source for name in chains),
+        }
+    )
+
+
 COMPARED = expand(paths.COMPARED, compared=PLAN.compared) + expand(
     paths.SOURCE, source=PLAN.compared_sources
 )
@@ -191,7 +202,9 @@ rule dataset_card:
     input:
         dataset=paths.DATASET,
         chains=get_recipe_chains,
-        sources=get_recipe_sources,
+        sources=lambda wildcards: expand(
+            paths.SOURCE, source=get_card_sources(wildcards)
+        ),
         matches=paths.MATCHES,
     output:
         card=paths.DATASET_CARD,
@@ -205,11 +218,17 @@ rule dataset_card:
         gpu=0,
     params:
         version=versions.CARD,
-        files=get_inputs_by_name,
+        chains=lambda wildcards: named(
+            get_parts(wildcards, "chains"), paths.CHAINS, "chains"
+        ),
+        sources=lambda wildcards: named(
+            get_card_sources(wildcards), paths.SOURCE, "source"
+        ),
     message:
         "Writing the card of training set {wildcards.recipe}"
     shell:
-        "{PYTHON} {SCRIPTS}/card.py --out {output.card} --dataset {input.dataset} --matches {input.matches} {params.files} 2>&1 | tee {log}"
+        "{PYTHON} {SCRIPTS}/card.py --out {output.card} --dataset {input.dataset} --matches {input.matches} --chains {params.chains} "
+        "--sources {params.sources} 2>&1 | tee {log}"
 
 
 rule export_dataset:

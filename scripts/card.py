@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True, help="samples (JSONL) with their manifest")
     parser.add_argument("--matches", type=Path, required=True, help="matches (JSONL) of the contamination report with their manifest")
     parser.add_argument("--chains", nargs="*", default=[], metavar="NAME=PATH", help="chain sets that it was mixed from")
-    parser.add_argument("--sources", nargs="*", default=[], metavar="NAME=PATH", help="sources that it was mixed from")
+    parser.add_argument("--sources", nargs="*", default=[], metavar="NAME=PATH", help="sources that it and its chain sets were made from")
     parser.add_argument("--out", type=Path, required=True, help="card to write (Markdown)")
     args = parser.parse_args()
     write_card(args.out, args.dataset, cli.named_paths("--chains", args.chains), cli.named_paths("--sources", args.sources), args.matches)

@@ -53,7 +53,7 @@ def write_card(output: Path, dataset: Path, chains: Mapping[str, Path], sources:
 
     Args:
         dataset: Sample rows, with their manifest.
-        chains, sources: the files it was mixed from, by name; their manifests tell yield, rejects and cost.
+        chains, sources: the files it was mixed from, and those that the chains were made from, by name; their manifests tell yield, rejects and cost.
         matches: Match rows of the contamination report, with their manifest.
 
     Raises:

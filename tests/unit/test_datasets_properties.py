@@ -137,14 +137,12 @@ def test_mixing(case: tuple[DatasetSpec, dict[str, list[Chain]], list[int]]) -> 
 
 
 VALUE = st.one_of(st.none(), st.integers(), st.booleans(), TEXT, st.just(""), st.lists(TEXT, max_size=2))
-RESPONSE = st.one_of(
-    st.builds("<think>\n{}\n</think>\n\n{}".format, TEXT, TEXT),
-    st.builds("{}</think>{}".format, st.just("") | TEXT, st.just("") | TEXT),
-    st.builds("<think>{}".format, TEXT),
-    TEXT,
-)
-ROW = st.fixed_dictionaries({}, optional={"id": VALUE, "question": TEXT | VALUE, "response": RESPONSE | RESPONSE | RESPONSE | VALUE, "category": VALUE})
-LINE = st.one_of(ROW.map(lambda row: json.dumps(row).encode()), ROW.map(lambda row: json.dumps(row).encode()), st.binary(max_size=12))
+GOOD = st.builds("<think>\n{}\n</think>\n\n{}".format, TEXT, TEXT)
+RESPONSE = st.one_of(GOOD, st.builds("{}</think>{}".format, st.just("") | TEXT, st.just("") | TEXT), st.builds("<think>{}".format, TEXT), TEXT)
+NAME = st.sampled_from(["1", "2", 1])
+SOUND = st.fixed_dictionaries({"id": NAME, "question": TEXT, "response": GOOD})
+ROW = st.fixed_dictionaries({}, optional={"id": NAME | VALUE, "question": TEXT | VALUE, "response": RESPONSE | VALUE, "category": VALUE})
+LINE = st.one_of(SOUND.map(lambda row: json.dumps(row).encode()), ROW.map(lambda row: json.dumps(row).encode()), st.binary(max_size=12))
 
 
 @pytest.fixture(scope="module")
