@@ -14,8 +14,10 @@ from advchain.records import Sample, Step, derive_seed
 from advchain.specs import Steps
 
 SHORTEST = 3  # words of a filler sentence, where the rest to be filled allows it
-MAX_PREFIX_WORDS = 100  # Qi et al. 2024, section 3: the length of the harmful prefix is uniform in 1..100 (there tokens, here words)
-NO_PREFIX_SHARE = 0.5  # the same: half of the rows have no prefix
+# Prefix lengths of Qi et al. 2024 (arXiv 2406.05946), as their code has them (trainer.py of Unispac/shallow-vs-deep-alignment): a coin decides
+# whether there is a prefix, its length is uniform in 1..min(100, length). There tokens, drawn anew at each step; here words, drawn once.
+MAX_PREFIX_WORDS = 100
+NO_PREFIX_SHARE = 0.5
 
 
 def with_steps(sample: Sample, steps: Steps, seed: int) -> Sample:
@@ -72,9 +74,9 @@ def with_prefix(sample: Sample, seed: int) -> Sample:
     if rng.random() < NO_PREFIX_SHARE:
         return without_injection(sample)
     words = next((step.text.split() for step in sample.steps if step.role == "error"), [])
-    prefix = " ".join(words[: rng.randint(1, MAX_PREFIX_WORDS)])
-    if not prefix:
+    if not words:
         return without_injection(sample)
+    prefix = " ".join(words[: rng.randint(1, min(MAX_PREFIX_WORDS, len(words)))])
     return sample.model_copy(update={"kind": "control", "steps": (Step(text=prefix, role="error"), *_base(sample)), "insertion": 0})
 
 

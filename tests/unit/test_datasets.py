@@ -191,6 +191,9 @@ def test_prefix_recovery_begins_half_of_the_rows_with_a_cut_error():
         assert sample.insertion == 0 and [step.role for step in sample.steps] == ["error", "base", "base", "base", "base"]
         assert " ".join(words).startswith(sample.steps[0].text)
     assert with_steps(injected(1, words), "prefix", 1) == made[1]
+    short = [with_steps(injected(i), "prefix", 1) for i in range(600)]
+    whole = sum(sample.kind == "control" and sample.steps[0].text == " ".join(WORDS) for sample in short)
+    assert 0 < whole < 60, "a short error step is cut at any of its words, not mostly given whole"
 
 
 def test_plain_rows_pass_every_control_untouched(made):

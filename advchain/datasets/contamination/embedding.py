@@ -62,7 +62,6 @@ class EmbeddingIndex:
     """Cosine between prompts and benchmark texts, -1..1."""
 
     def __init__(self, texts: Sequence[str], embedder: Embedder) -> None:
-        self._embedder = embedder
         self._vectors = embedder.embed(texts)
 
     def scores(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -40,7 +40,6 @@ class _Features:
     """Benchmark texts as rows of a sparse matrix; features that no benchmark text has are left out."""
 
     def __init__(self, texts: Sequence[str], features: Callable[[str], Counts]) -> None:
-        self.features = features
         self.counts = [features(text) for text in texts]
         self.columns: dict[Hashable, int] = {}
         for counts in self.counts:
