@@ -44,6 +44,7 @@ localrules:
     chains,
     datasets,
     export,
+    publish,
     checkpoints,
     responses,
     verdicts,

@@ -108,7 +108,7 @@ class ExportSpec(Spec):
     version: int
     recipe: str
     title: str
-    name: str = Field(description="name of the run, part of the data set's title")
+    name: str = Field(description="name of the run; with the recipe, the name of the entry for LLaMA-Factory")
 
 
 class PublishSpec(Spec):
