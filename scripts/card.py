@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write the card of one training set: contents, lengths, yield, rejects, cost, overlap with benchmarks."""
 
 from __future__ import annotations

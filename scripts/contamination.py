@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Compare one training set with every benchmark; or, with --matches, put the reports of all training sets into one table."""
 
 from __future__ import annotations

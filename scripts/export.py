@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Write one training set in the format of the `datasets` library: parquet, data card, and an entry for LLaMA-Factory."""
 
 from __future__ import annotations

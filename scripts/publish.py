@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Upload one exported training set to the hub; refuses unless the config says where to and whether it is private."""
 
 from __future__ import annotations
