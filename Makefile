@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test sandbox setup lint format schema clean vllm dag
+.PHONY: run test sandbox setup lint format schema clean vllm dag bench-data
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -39,6 +39,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile rules
+
+# Measurements, not tests: each sets itself up and prints one JSON object as its last line.
+bench-data: setup
+	$(BIN)/python tests/bench/bench_data.py
 
 schema: setup
 	$(BIN)/python scripts/schema.py

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from advchain import cli, paths
+from advchain import cli, paths, versions
 from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
 from advchain.errors import AdvChainError
@@ -48,6 +48,8 @@ localrules:
     all,
     chains,
     datasets,
+    export,
+    publish,
     checkpoints,
     responses,
     verdicts,
@@ -58,6 +60,8 @@ rule all:
     input:
         paths.REPORT,
         paths.SUMMARY,
+        paths.CONTAMINATION,
+        expand(paths.DATASET_CARD, recipe=PLAN.recipes),
 
 
 rule chains:
@@ -67,7 +71,13 @@ rule chains:
 
 rule datasets:
     input:
-        expand(paths.DATASET, recipe=PLAN.recipes),
+        expand(paths.DATASET_CARD, recipe=PLAN.recipes),
+        paths.CONTAMINATION,
+
+
+rule export:
+    input:
+        expand(paths.EXPORT, recipe=PLAN.recipes),
 
 
 rule checkpoints:

@@ -6,10 +6,10 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from advchain.errors import AdvChainError
+from advchain.errors import AdvChainError, ConfigError
 
 
 def run(main: Callable[[], None]) -> None:
@@ -36,3 +36,15 @@ def errors_told(logs: Path, since: float) -> list[str]:
     """Return what failed jobs said in their logs since a moment (seconds of the epoch), so that it can be said once more at the end."""
     fresh = [path for path in sorted(logs.rglob("*.log")) if path.stat().st_mtime >= since]
     return [f"{line} [{path}]" for path in fresh for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("error: ")]
+
+
+def named_paths(option: str, values: Iterable[str]) -> dict[str, Path]:
+    """Read the `name=path` arguments of `option`.
+
+    Raises:
+        ConfigError: an argument is something else.
+    """
+    for value in values:
+        if "=" not in value:
+            raise ConfigError(f"{option}: '{value}' is not name=path.")
+    return {name: Path(path) for name, _, path in (value.partition("=") for value in values)}

@@ -46,6 +46,8 @@ class SourceConfig(Section):
     offset: int = Field(0, ge=0, description="rows to skip after the seeded shuffle: a held-out part starts where the training part ends")
     limit: int | None = Field(None, ge=1)
     seed: int = 0
+    stratify: bool = Field(False, description="spread `offset` and `limit` over the categories in proportion")
+    max_reject_share: float = Field(0.5, ge=0, le=1, description="fail when more of the file's rows cannot be used")
 
 
 class ChainsConfig(Section):
@@ -129,6 +131,33 @@ class Block(Section):
     benchmarks: list[str] = Field([], description="empty: all")
 
 
+class ComparedConfig(Section):
+    """A benchmark file that training sets are compared with, though nothing is evaluated on it."""
+
+    benchmark: str | None = Field(None, description="file under advchain/benchmarks; the entry's own name if left out")
+    origin: Origin | None = Field(None, alias="from")
+    path: str | None = None
+
+
+class ContaminationConfig(Section):
+    """Training prompts against the whole of every benchmark (METHOD 7.4). A report; with `strict`, matching rows are dropped as well."""
+
+    strict: bool = Field(False, description="drop matching rows from the training sets and record them as rejects")
+    ngram: float = Field(0.5, gt=0, le=1, description="share of the shorter prompt's word 5-grams")
+    tfidf: float = Field(0.6, gt=0, le=1, description="TF-IDF cosine; the threshold of STAR-1's own decontamination")
+    embedding: float = Field(0.7, gt=0, le=1, description="embedding cosine; STAR-1's threshold for MiniLM")
+    embedding_model: str | None = Field(None, description="folder of a local sentence-embedding model; ${VARIABLES} are expanded")
+    also: dict[str, ComparedConfig] = Field({}, description="further benchmark files to compare with")
+
+
+class PublishConfig(Section):
+    """`snakemake publish` uploads the exported training sets; it refuses until both are set."""
+
+    repo_id: str | None = Field(None, description="owner/name of a data set repository on the hub")
+    private: bool | None = Field(None, description="false: the repository can be seen by all, but each download is granted by hand")
+    recipe: str = Field("advchain", description="the training set to upload")
+
+
 class Config(Section):
     """The whole config file."""
 
@@ -138,6 +167,8 @@ class Config(Section):
     data: DataConfig = DataConfig()
     sources: dict[str, SourceConfig]
     chains: dict[str, ChainsConfig] = {}
+    contamination: ContaminationConfig = ContaminationConfig()
+    publish: PublishConfig = PublishConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluateConfig
     grid: dict[str, Block]

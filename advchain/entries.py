@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from advchain import catalogue
 from advchain.config import CONFIG_FILES, Section, paragraph
 from advchain.errors import ConfigError
+from advchain.specs import Steps
 
 E = TypeVar("E", bound=Section)
 
@@ -40,7 +41,7 @@ class RecipePartEntry(Section):
     chains: str | None = None
     source: str | None = None
     share: float = Field(gt=0, le=1)
-    steps: Literal["all", "base"] = "all"
+    steps: Steps = "all"
 
 
 class RecipeEntry(Section):
@@ -48,7 +49,7 @@ class RecipeEntry(Section):
 
     title: str
     parts: list[RecipePartEntry] = Field(min_length=1)
-    scale: float = Field(1.0, gt=0, le=1)
+    scale: float = Field(1.0, gt=0)
 
 
 class MethodEntry(Section):

@@ -129,6 +129,14 @@ class Plan:
             self.teacher(chains.teacher, f"chains.{name}.teacher")
         for recipe in self.recipes:
             self._check_recipe(recipe)
+        for name, other in self.config.contamination.also.items():
+            where = f"contamination.also.{name}"
+            module("benchmarks", other.benchmark or name, where)
+            self._check_origin(where, other.origin, other.path)
+            if name in self.evaluations or name in self.config.sources:
+                raise ConfigError(f"{where}: '{name}' is an evaluation or a source too. Give it another name, and say the file with `benchmark:`.")
+        for name in set(self.compared) & set(self.compared_sources):
+            raise ConfigError(f"sources.{name}: an evaluation has the same name, and training sets are compared with both. Rename one.")
         for name, evaluation in self.evaluations.items():
             self._check_evaluation(name, evaluation)
 
@@ -151,6 +159,8 @@ class Plan:
                     )
             else:
                 self._known(f"config/recipes.yaml: {name}: source", str(part.source), self.config.sources)
+                if part.steps not in ("all", "base"):
+                    raise ConfigError(f"config/recipes.yaml: {name}: `steps: {part.steps}` needs `chains`; rows of a source have no injected steps.")
 
     def _check_evaluation(self, name: str, evaluation: Evaluation) -> None:
         where = f"evaluation.benchmarks.{name}"
@@ -221,7 +231,7 @@ class Plan:
         source = self.config.sources[name]
         version = versions.SOURCES * 1000 + module("sources", source.loader, name).version
         origin = source.origin or self.config.data.origin
-        return specs.SourceSpec(version=version, name=name, origin=origin, **source.model_dump(include={"loader", "path", "offset", "limit", "seed"}))
+        return specs.SourceSpec(version=version, name=name, origin=origin, **source.model_dump(exclude={"origin"}))
 
     def chains_spec(self, name: str) -> specs.ChainsSpec:
         """Spec of rewriting one chain set."""
@@ -235,7 +245,41 @@ class Plan:
         size = round(self.config.data.size * entry.scale)
         counts = whole_shares([part.share for part in entry.parts], size)
         parts = tuple(specs.RecipePart(chains=p.chains, source=p.source, count=n, steps=p.steps) for p, n in zip(entry.parts, counts, strict=True))
-        return specs.DatasetSpec(version=versions.DATASETS, recipe=recipe, title=entry.title, parts=parts, seed=self.config.seed)
+        strict = self.contamination_spec() if self.config.contamination.strict else None
+        return specs.DatasetSpec(version=versions.DATASETS, recipe=recipe, title=entry.title, parts=parts, seed=self.config.seed, strict=strict)
+
+    def contamination_spec(self) -> specs.ContaminationSpec:
+        """Spec of comparing one training set with every benchmark."""
+        return specs.ContaminationSpec(version=versions.CONTAMINATION, **self.config.contamination.model_dump(exclude={"strict", "also"}))
+
+    @cached_property
+    def compared(self) -> dict[str, specs.PromptsSpec]:
+        """Benchmark files to compare training sets with, each whole and once: an evaluation's limit or seed moves nothing here."""
+        found: dict[tuple[str, str, str | None], specs.PromptsSpec] = {}
+        for name, evaluation in self.evaluations.items():
+            if evaluation.attack is None:
+                spec = self.prompts_spec(name).model_copy(update={"limit": None, "seed": 0})
+                found.setdefault((spec.benchmark, spec.origin, spec.path), spec)
+        for name, other in self.config.contamination.also.items():
+            benchmark, origin = other.benchmark or name, other.origin or self.config.data.origin
+            version = versions.PROMPTS * 1000 + module("benchmarks", benchmark, name).version
+            found[benchmark, origin, other.path] = specs.PromptsSpec(version=version, name=name, benchmark=benchmark, origin=origin, path=other.path)
+        return {spec.name: spec for spec in found.values()}
+
+    @cached_property
+    def compared_sources(self) -> list[str]:
+        """Sources whose chains an attack hijacks: their prompts are benchmark prompts too."""
+        return sorted({e.attack.source for e in self.evaluations.values() if e.attack and e.attack.source})
+
+    def export_spec(self, recipe: str) -> specs.ExportSpec:
+        """Spec of writing one training set for the `datasets` library."""
+        return specs.ExportSpec(
+            version=versions.EXPORT, recipe=recipe, title=read_entry("recipes", recipe, RecipeEntry, "recipes").title, name=self.config.name
+        )
+
+    def publish_spec(self) -> specs.PublishSpec:
+        """Spec of uploading one exported training set."""
+        return specs.PublishSpec(**self.config.publish.model_dump())
 
     def model_spec(self, name: str) -> specs.ModelSpec:
         """Spec of fetching one released model."""
@@ -352,6 +396,8 @@ class Plan:
         model, method = self.model(checkpoint.model), self.method(checkpoint.method)
         trained = method.kind == "train"
         parts = self.dataset_spec(str(method.recipe)).parts if trained else ()
+        if any(part.steps != "all" for part in parts):
+            parts = ()  # a control has no T-C : H-C ratio
         return specs.CheckpointInfo(
             model=checkpoint.model,
             method=checkpoint.method,
@@ -361,8 +407,8 @@ class Plan:
             paper_model=model.paper,
             paper_method=method.paper,
             recipe=method.recipe,
-            num_tc=sum(p.count for p in parts if p.steps == "all" and self._kind_of(p) == "temptation") if trained else None,
-            num_hc=sum(p.count for p in parts if p.steps == "all" and self._kind_of(p) == "hesitation") if trained else None,
+            num_tc=sum(p.count for p in parts if self._kind_of(p) == "temptation") if trained else None,
+            num_hc=sum(p.count for p in parts if self._kind_of(p) == "hesitation") if trained else None,
             seed=checkpoint.seed if trained else None,
             learning_rate=checkpoint.learning_rate if trained else None,
             evaluations=tuple(self.evaluations_of(checkpoint)),

@@ -16,7 +16,7 @@ from advchain.steps import join_steps
 
 Nature = Literal["harmful", "benign"]
 StepRole = Literal["base", "error", "correction", "filler"]
-SampleKind = Literal["tc", "hc", "plain"]
+SampleKind = Literal["tc", "hc", "plain", "control"]
 ThinkingState = Literal["closed", "unclosed", "absent"]
 Label = Literal["safe", "unsafe", "refused", "complied", "right", "wrong", "no_answer", "timeout", "scored", "refused_to_judge", "unparsed"]
 
@@ -56,7 +56,9 @@ class Step(Record):
 
 
 class Sample(Record):
-    """A training sample (x, c_adv, s). `kind`: tc = temptation-correction, hc = hesitation-correction, plain = untouched."""
+    """A training sample (x, c_adv, s). `kind`: tc = temptation-correction, hc = hesitation-correction, plain = untouched,
+    control = a T-C or H-C row with something else in place of its injection (METHOD 7.5).
+    """
 
     id: str
     kind: SampleKind
@@ -90,6 +92,20 @@ class Item(Record):
     category: str = ""
     prefix: str = ""
     reference: dict[str, Any] = {}
+
+
+class Match(Record):
+    """A training prompt that is, or resembles, a benchmark prompt. `same` and `folded` compare whole texts, the scores are in 0..1."""
+
+    sample_id: str
+    benchmark: str
+    item_id: str
+    category: str = ""
+    same: bool = False  # byte for byte
+    folded: bool = False  # but for case, spacing and Unicode form
+    ngram: float = 0.0  # share of the shorter prompt's word 5-grams that the longer one has
+    tfidf: float = 0.0  # cosine
+    embedding: float | None = None  # cosine; None where no embedding model was given
 
 
 class Response(Record):

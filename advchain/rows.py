@@ -12,17 +12,17 @@ import io
 import json
 import logging
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from advchain.errors import DataError, StorageError, did_you_mean
-from advchain.io import read_jsonl
 from advchain.records import derive_seed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+BadLine = Callable[[str, str, str], None]  # (place, reason, detail) of a JSONL line that cannot be read
 CSV_FIELD_LIMIT = 1 << 28  # Python's own limit of 128 KiB a cell is below the longest jailbreak prompts
 
 
@@ -89,8 +89,12 @@ def _kind(value: Any) -> str:
     return "null" if value is None else f"a {type(value).__name__}"
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, bad: BadLine | None = None) -> Iterator[Row]:
     """Yield the rows of a data file in file order.
+
+    Args:
+        bad: called for each line of a JSONL file that is not UTF-8 (not_utf8) or not a JSON object (not_json), which is then left out; without it
+            such a line is an error. In every other format one bad byte leaves the rows after it in doubt: always an error.
 
     Raises:
         DataError: not UTF-8, not the format that its name or first character promises, or a row that is not an object; names the place.
@@ -103,11 +107,46 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from _csv(path, "\t" if name.endswith(".tsv") else ",")
     elif _first_byte(path) == b"[":
         yield from _json_array(path)
-    elif path.name.endswith(".gz"):
-        lines = _decoded(path).split("\n")
-        yield from (Row(f"{path}, line {number}", _object(path, number, line)) for number, line in enumerate(lines, start=1) if line.strip())
     else:
-        yield from (Row(f"{path}, line {number}", values) for number, values in read_jsonl(path))
+        yield from _jsonl(path, bad)
+
+
+def _jsonl(path: Path, bad: BadLine | None) -> Iterator[Row]:
+    """Lines end at LF only, so that U+2028 inside a row does not split it."""
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                place = f"{path}, line {number}"
+                try:
+                    if text := _text(place, line, number == 1).strip():
+                        yield Row(place, _object(place, text))
+                except _BadLineError as error:
+                    if bad is None:
+                        raise
+                    bad(place, error.reason, str(error))
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: not a whole gzip file ({error}). Fetch it again.") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}. Check the path and its rights.") from error
+
+
+class _BadLineError(DataError):
+    """One line of a JSONL file cannot be read."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def _text(place: str, line: bytes, first: bool) -> str:
+    try:
+        return line.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as error:
+        raise _BadLineError(
+            "not_utf8",
+            f"{place}: not UTF-8 (byte {error.start} of the line is 0x{line[error.start]:02x}). Re-encode the file as UTF-8, "
+            "for example with `iconv -f latin1 -t utf-8`.",
+        ) from error
 
 
 def _bytes(path: Path) -> bytes:
@@ -155,13 +194,13 @@ def _json_array(path: Path) -> Iterator[Row]:
         yield Row(f"{path}, row {number}", row)
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+def _object(place: str, line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}). Each line must be one JSON object.") from error
+        raise _BadLineError("not_json", f"{place}: not JSON ({error.msg} at column {error.colno}). Each line must be one JSON object.") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}, line {number}: {_kind(value)} where a JSON object is expected.")
+        raise _BadLineError("not_json", f"{place}: {_kind(value)} where a JSON object is expected.")
     return value
 
 
@@ -192,10 +231,14 @@ def _parquet(path: Path) -> Iterator[Row]:
             yield Row(f"{path}, row {number}", row)
 
 
+def fold(text: str) -> str:
+    """Return the text without differences of case, spacing and Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 def prompt_key(text: str) -> str:
     """Return a hash that is equal for prompts that differ only in case, spacing or Unicode form (METHOD 7.4, exact overlap)."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.sha256(folded.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(fold(text).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def ranked(rows: Iterable[T], ids: Iterable[str], *seed: Any) -> list[T]:

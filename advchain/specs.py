@@ -14,6 +14,7 @@ from advchain.errors import ConfigError
 from advchain.records import Nature
 
 Origin = Literal["sample", "hub", "local"]
+Steps = Literal["all", "base", "correction", "error", "filler", "prefix"]
 S = TypeVar("S", bound="Spec")
 
 
@@ -34,6 +35,8 @@ class SourceSpec(Spec):
     offset: int = 0
     limit: int | None = None
     seed: int = 0
+    stratify: bool = False
+    max_reject_share: float = 0.5
 
 
 class TeacherSpec(Spec):
@@ -69,16 +72,26 @@ class ChainsSpec(Spec):
 
 
 class RecipePart(Spec):
-    """`count` rows from a chain set (`chains`) or a source (`source`). `steps: base` strips the injected steps (the control)."""
+    """`count` rows from a chain set (`chains`) or a source (`source`); `steps` says what becomes of injected steps (datasets/controls.py)."""
 
     chains: str | None = None
     source: str | None = None
     count: int
-    steps: Literal["all", "base"] = "all"
+    steps: Steps = "all"
+
+
+class ContaminationSpec(Spec):
+    """When a training prompt counts as a benchmark prompt: the same text, or a score (0..1) at or above its threshold."""
+
+    version: int
+    ngram: float = 0.5
+    tfidf: float = 0.6
+    embedding: float = 0.7
+    embedding_model: str | None = Field(default=None, description="folder of a local sentence-embedding model; None: embeddings are not compared")
 
 
 class DatasetSpec(Spec):
-    """Mix the parts of one recipe into a training set."""
+    """Mix the parts of one recipe into a training set. `strict` drops the rows that match a benchmark prompt."""
 
     version: int
     recipe: str
@@ -86,6 +99,24 @@ class DatasetSpec(Spec):
     parts: tuple[RecipePart, ...]
     seed: int
     shuffle: bool = True
+    strict: ContaminationSpec | None = None
+
+
+class ExportSpec(Spec):
+    """Write one training set in the format of the `datasets` library."""
+
+    version: int
+    recipe: str
+    title: str
+    name: str = Field(description="name of the run; with the recipe, the name of the entry for LLaMA-Factory")
+
+
+class PublishSpec(Spec):
+    """Upload one exported training set to the hub; `repo_id` and `private` have to be set by hand."""
+
+    recipe: str
+    repo_id: str | None = None
+    private: bool | None = None
 
 
 class ModelSpec(Spec):

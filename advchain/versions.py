@@ -3,9 +3,12 @@
 Benchmarks, attacks and judges carry their own VERSION in their file.
 """
 
-SOURCES = 1
+SOURCES = 2
 CHAINS = 1
-DATASETS = 1
+DATASETS = 2
+CONTAMINATION = 1
+CARD = 1
+EXPORT = 1
 MODELS = 1
 TRAIN = 1
 PROMPTS = 1

@@ -10,6 +10,7 @@ wildcard_constraints:
     recipe="|".join(PLAN.recipes) or "none",
     chains="|".join(PLAN.config.chains) or "none",
     source="|".join(PLAN.config.sources),
+    compared="|".join(PLAN.compared) or "none",
 
 
 def get_checkpoint(wildcards):
@@ -65,6 +66,29 @@ def get_recipe_chains(wildcards):
 
 def get_recipe_sources(wildcards):
     return expand(paths.SOURCE, source=get_parts(wildcards, "source"))
+
+
+def get_inputs_by_name(wildcards):
+    """`--chains name=path ... --sources name=path ...` of one recipe."""
+    chains = named(get_parts(wildcards, "chains"), paths.CHAINS, "chains")
+    sources = named(get_parts(wildcards, "source"), paths.SOURCE, "source")
+    return " ".join(["--chains", *chains, "--sources", *sources])
+
+
+def get_card_sources(wildcards):
+    """Names of the sources of a recipe, also of those that its chain sets were made from: their rejects are on the card."""
+    chains = get_parts(wildcards, "chains")
+    return sorted(
+        {
+            *get_parts(wildcards, "source"),
+            *(PLAN.config.chains[name].source for name in chains),
+        }
+    )
+
+
+def get_strict(value, nothing):
+    """What only strict mode reads: without it, no benchmark is an input of training."""
+    return value if PLAN.config.contamination.strict else nothing
 
 
 # ---------------------------------------------------------------- training

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mix one training set as its recipe says, and write its card."""
+"""Mix one training set as its recipe says."""
 
 from __future__ import annotations
 
@@ -8,29 +8,20 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.datasets.mix import build_dataset
-from advchain.errors import ConfigError
 from advchain.specs import DatasetSpec, parse_spec
-
-
-def named_paths(option: str, values: list[str]) -> dict[str, Path]:
-    """Read `name=path` arguments."""
-    for value in values:
-        if "=" not in value:
-            raise ConfigError(f"{option}: '{value}' is not name=path.")
-    return {name: Path(path) for name, _, path in (value.partition("=") for value in values)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="samples to write (JSONL); its manifest goes beside it")
-    parser.add_argument("--card", type=Path, required=True, help="card to write (Markdown)")
+    parser.add_argument("--out", type=Path, required=True, help="samples to write (JSONL); manifest and rejects go beside it")
     parser.add_argument("--chains", nargs="*", default=[], metavar="NAME=PATH", help="chain sets that the recipe names")
     parser.add_argument("--sources", nargs="*", default=[], metavar="NAME=PATH", help="sources that the recipe names")
-    parser.add_argument("--prompts", nargs="*", default=[], type=Path, help="benchmark prompts to look for in the training set")
+    parser.add_argument("--benchmarks", nargs="*", default=[], metavar="NAME=PATH", help="with `strict`: whole benchmarks (Item rows)")
+    parser.add_argument("--hijacked", nargs="*", default=[], metavar="NAME=PATH", help="with `strict`: held-out chains of an attack (Chain rows)")
     parser.add_argument("--spec", required=True, help="DatasetSpec as JSON")
     args = parser.parse_args()
-    spec = parse_spec(DatasetSpec, args.spec)
-    build_dataset(args.out, args.card, spec, named_paths("--chains", args.chains), named_paths("--sources", args.sources), args.prompts)
+    files = {name: cli.named_paths(f"--{name}", getattr(args, name)) for name in ("chains", "sources", "benchmarks", "hijacked")}
+    build_dataset(args.out, parse_spec(DatasetSpec, args.spec), **files)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,122 @@
-"""Mix one training set from chain sets and sources, as its recipe says, and write its card."""
+"""Mix one training set from chain sets and sources, as its recipe says."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
-from advchain.datasets.card import make_card, overlap_with, statistics
+from advchain.datasets.contamination.compare import Comparison, Prompt, read_items
+from advchain.datasets.contamination.report import ways_of
+from advchain.datasets.controls import with_steps
+from advchain.datasets.statistics import statistics
 from advchain.errors import ConfigError, DataError, did_you_mean
-from advchain.io import StageTimer, read_records, write_stage, write_text
+from advchain.io import Rejects, StageTimer, iter_records, write_stage
 from advchain.records import Chain, Sample, Step
 from advchain.rows import ranked
 from advchain.specs import DatasetSpec, RecipePart
 
 log = logging.getLogger(__name__)
 
+BATCH = 256  # rows asked at a time whether they match a benchmark
 
-def build_dataset(output: Path, card: Path, spec: DatasetSpec, chains: Mapping[str, Path], sources: Mapping[str, Path], prompts: Sequence[Path] = ()) -> int:
-    """Write the samples and the card of one recipe and return the number of rows.
 
-    Each part gives its first `count` rows in file order (source files are in seeded order already). The shuffle ranks rows by seed and
-    id, so a control with the same rows trains on them in the same order.
+class Part(NamedTuple):
+    """The rows that a part may take, in file order, and what to call them in messages."""
+
+    wanted: RecipePart
+    rows: Iterable[Sample]
+    place: str
+
+
+def build_dataset(
+    output: Path,
+    spec: DatasetSpec,
+    chains: Mapping[str, Path],
+    sources: Mapping[str, Path],
+    benchmarks: Mapping[str, Path] | None = None,
+    hijacked: Mapping[str, Path] | None = None,
+) -> int:
+    """Write the samples of one recipe and return the number of rows.
 
     Args:
         chains: chain set name -> Sample file.
         sources: source name -> Chain file.
-        prompts: Item files to look for overlap with; exact but for case and spaces.
+        benchmarks: with `strict`: name -> Item file, whole.
+        hijacked: with `strict`: name -> Chain file of an attack's held-out chains.
 
     Raises:
         ConfigError: a part names a file that was not given, or both kinds of file.
         DataError: a part has too few rows, or one id twice.
     """
     timer = StageTimer()
-    samples = [sample for index, part in enumerate(spec.parts) for sample in _part(index, part, chains, sources)]
-    _check_ids(spec, samples)
-    if spec.shuffle:
-        samples = ranked(samples, (sample.id for sample in samples), "dataset", spec.seed)
-    inputs = [*chains.values(), *sources.values()]
-    overlaps = overlap_with(samples, prompts)
-    counts = {**statistics(samples), "overlap": {name: len(pairs) for name, pairs in overlaps.items()}}
-    rows = write_stage(output, samples, stage="dataset", spec=spec.model_dump(), inputs=[*inputs, *prompts], counts=counts, timer=timer)
-    write_text(card, make_card(spec, samples, output, inputs, overlaps))
-    log.info("dataset %s: %d rows %s", spec.recipe, rows, counts["kinds"])
+    items = read_items(benchmarks or {}, hijacked or {}) if spec.strict else {}
+    comparison = Comparison(items, spec.strict) if spec.strict else None
+    parts = [_open(index, part, chains, sources) for index, part in enumerate(spec.parts)]
+    samples, rejects = mix(spec, parts, comparison)
+    compared = [*(benchmarks or {}).values(), *(hijacked or {}).values()] if spec.strict else []
+    inputs = [*chains.values(), *sources.values(), *compared]
+    counts = statistics(samples)
+    rows = write_stage(output, samples, stage="dataset", spec=spec.model_dump(), inputs=inputs, rejects=rejects, counts=counts, timer=timer)
+    log.info("dataset %s: %d rows %s%s", spec.recipe, rows, counts["kinds"], f", {len(rejects)} dropped {rejects.counts()}" if len(rejects) else "")
     return rows
 
 
-def _part(index: int, part: RecipePart, chains: Mapping[str, Path], sources: Mapping[str, Path]) -> list[Sample]:
+def mix(spec: DatasetSpec, parts: Sequence[Part], comparison: Comparison | None = None) -> tuple[list[Sample], Rejects]:
+    """Return the samples of a recipe in training order, and the rows that `comparison` found in a benchmark.
+
+    Each part gives its first `count` rows in file order (source files are in seeded order already); a dropped row is replaced by the
+    next one. The shuffle ranks rows by seed and id, so a control with the same rows trains on them in the same order.
+
+    Raises:
+        DataError: a part has too few rows, no row is asked for, or one id comes twice.
+    """
+    rejects = Rejects()
+    samples = [sample for part in parts for sample in _take(spec, part, comparison, rejects)]
+    _check_ids(spec, samples)
+    if spec.shuffle:
+        samples = ranked(samples, (sample.id for sample in samples), "dataset", spec.seed)
+    return samples, rejects
+
+
+def _take(spec: DatasetSpec, part: Part, comparison: Comparison | None, rejects: Rejects) -> Iterator[Sample]:
+    found, before = 0, len(rejects)
+    rows = _clean(spec, part.rows, comparison, rejects) if comparison else part.rows
+    for sample in islice(rows, part.wanted.count):
+        found += 1
+        yield with_steps(sample, part.wanted.steps, spec.seed)
+    if found < part.wanted.count:
+        dropped = f" ({len(rejects) - before} match a benchmark prompt and were dropped)" if len(rejects) > before else ""
+        raise DataError(f"{part.place} are needed, {found} are there{dropped}. Make more chains (see its rejects), or lower the size of the recipe.")
+
+
+def _clean(spec: DatasetSpec, rows: Iterable[Sample], comparison: Comparison, rejects: Rejects) -> Iterator[Sample]:
+    """Yield the rows that match no benchmark prompt; record the others as they are passed."""
+    assert spec.strict is not None
+    source = iter(rows)
+    while batch := list(islice(source, BATCH)):
+        prompts = [Prompt(str(number), sample.prompt) for number, sample in enumerate(batch)]
+        strongest_last = sorted(comparison.matches(prompts), key=lambda match: (match.folded, match.tfidf))
+        found = {match.sample_id: match for match in strongest_last}
+        for number, sample in enumerate(batch):
+            match = found.get(str(number))
+            if match is None:
+                yield sample
+            else:
+                rejects.add(sample.id, "contaminated", f"{match.benchmark}: {match.item_id} ({', '.join(ways_of(match, spec.strict))})")
+
+
+def _open(index: int, part: RecipePart, chains: Mapping[str, Path], sources: Mapping[str, Path]) -> Part:
     where = f"parts[{index}]"
     if (part.chains is None) == (part.source is None):
         raise ConfigError(f"{where}: give either `chains` or `source`.")
     if part.chains is not None:
         path = _given(f"{where}.chains", part.chains, chains)
-        found = read_records(path, Sample)
-    else:
-        path = _given(f"{where}.source", str(part.source), sources)
-        found = [plain_sample(chain) for chain in read_records(path, Chain)]
-    if len(found) < part.count:
-        raise DataError(
-            f"{where}: {part.count} rows of {path} are needed, {len(found)} are there. Make more chains (see its rejects), or lower the size of the recipe."
-        )
-    chosen = found[: part.count]
-    return [without_injection(sample) for sample in chosen] if part.steps == "base" else chosen
+        return Part(part, iter_records(path, Sample), f"{where}: {part.count} rows of {path}")
+    path = _given(f"{where}.source", str(part.source), sources)
+    return Part(part, (plain_sample(chain) for chain in iter_records(path, Chain)), f"{where}: {part.count} rows of {path}")
 
 
 def _given(where: str, name: str, files: Mapping[str, Path]) -> Path:
@@ -81,12 +137,6 @@ def plain_sample(chain: Chain) -> Sample:
         category=chain.category,
         source=chain.source,
     )
-
-
-def without_injection(sample: Sample) -> Sample:
-    """Strip injected steps and seams: the same prompt and answer with the source's own chain, byte for byte (METHOD 7.5, control i)."""
-    steps = tuple(Step(text=step.text) for step in sample.steps if step.role == "base")
-    return sample.model_copy(update={"kind": "plain", "steps": steps, "insertion": None, "teacher": ""})
 
 
 def _check_ids(spec: DatasetSpec, samples: Sequence[Sample]) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
-from advchain.errors import DataError
 from advchain.io import Rejects
-from advchain.records import Chain, Nature
-from advchain.rows import Row, read_rows
-from advchain.sources.parse import Draft, build_chains
+from advchain.records import Chain
+from advchain.rows import Row
+from advchain.sources.parse import Draft, build_chains, nature_of
 
 VERSION = 1
 PIN = None
@@ -23,18 +21,11 @@ SAMPLE = None
 
 def load(path: Path, rejects: Rejects) -> Iterator[Chain]:
     """Yield the chains of a file with the columns named above."""
-    return build_chains((_draft(row) for row in read_rows(path)), "file", rejects)
+    return build_chains(path, _draft, "file", rejects)
 
 
 def _draft(row: Row) -> Draft:
-    key, prompt, nature, category = row.optional("id"), row.text("prompt"), _nature(row), row.texts("category")
+    key, prompt, nature, category = row.optional("id"), row.text("prompt"), nature_of(row), row.texts("category")
     if "response" in row.values:
         return Draft(key, prompt, nature, category, row.text("response"))
     return Draft(key, prompt, nature, category, thinking=row.text("thinking", empty=True), answer=row.text("answer", empty=True))
-
-
-def _nature(row: Row) -> Nature:
-    nature = row.optional("nature") or "harmful"
-    if nature not in ("harmful", "benign"):
-        raise DataError(f"{row.place}, column 'nature': '{nature}'; known: benign, harmful.")
-    return cast(Nature, nature)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, cast
 
+from advchain.errors import DataError
 from advchain.io import Rejects
 from advchain.records import Chain, Nature, content_id
-from advchain.rows import prompt_key
+from advchain.rows import Row, prompt_key, read_rows
 from advchain.steps import split_steps
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -17,7 +19,10 @@ TEMPLATE_TOKEN = re.compile(r"<[|｜][\w▁]{1,40}[|｜]>|</?think>|<(?:start|en
 
 
 class Draft(NamedTuple):
-    """What a source file says of one row. Give `response` (thinking and answer in one text) or `thinking` and `answer`."""
+    """What a source file says of one row. Give `response` (thinking and answer in one text) or `thinking` and `answer`.
+
+    `reject` is (reason, detail) of a row that the source's own rules set aside.
+    """
 
     key: str | None
     prompt: str
@@ -26,6 +31,7 @@ class Draft(NamedTuple):
     response: str | None = None
     thinking: str = ""
     answer: str = ""
+    reject: tuple[str, str] | None = None
 
 
 def split_thinking(response: str) -> tuple[str, str] | None:
@@ -43,33 +49,87 @@ def split_thinking(response: str) -> tuple[str, str] | None:
     return thinking.strip(), answer.strip()
 
 
-def build_chains(drafts: Iterable[Draft], source: str, rejects: Rejects) -> Iterator[Chain]:
-    """Yield one chain per sound draft; every other one is recorded in `rejects`.
+def build_chains(path: Path, read: Callable[[Row], Draft], source: str, rejects: Rejects) -> Iterator[Chain]:
+    """Yield one chain per sound row of a file; every other one is recorded in `rejects`.
 
-    Reasons: no_think (not exactly one closed thinking block), empty_prompt, empty_chain, empty_answer, template_token, duplicate
-    (the same prompt as an earlier row but for case and spaces), duplicate_id.
+    Reasons: bad_columns (a column is missing or of another type), not_utf8, not_json (a line of a JSONL file), no_think (not exactly one
+    closed thinking block), empty_prompt, empty_chain, empty_answer, template_token, duplicate (the same prompt as an earlier row but for
+    case and spaces), duplicate_id, and those of the source itself.
+
+    Args:
+        read: turns a row into a draft; its DataError makes the row a reject.
+
+    Raises:
+        DataError: no row has the promised columns (that of the first row), or the file as a whole cannot be read.
     """
-    seen: dict[str, str] = {}
-    ids: set[str] = set()
-    for draft in drafts:
+    known = _Known()
+    for draft in _drafts(path, read, source, rejects):
         chain_id = f"{source}-{draft.key}" if draft.key else content_id(source, draft.prompt, draft.response, draft.thinking)
         thinking, answer, reason, detail = _split(draft)
-        key = prompt_key(draft.prompt)
-        if not reason and key in seen:
-            reason, detail = "duplicate", f"same prompt as {seen[key]}"
-        if not reason and chain_id in ids:
-            reason, detail = "duplicate_id", "the id stands for another prompt too"
+        if not reason:
+            reason, detail = known.problem(chain_id, draft.prompt)
         if reason:
             rejects.add(chain_id, reason, detail)
             continue
-        seen[key] = chain_id
-        ids.add(chain_id)
+        known.add(chain_id, draft.prompt)
         steps = tuple(split_steps(thinking))
         yield Chain(id=chain_id, source=source, nature=draft.nature, prompt=draft.prompt, steps=steps, answer=answer, category=draft.category)
 
 
+def _drafts(path: Path, read: Callable[[Row], Draft], source: str, rejects: Rejects) -> Iterator[Draft]:
+    def bad(place: str, reason: str, detail: str) -> None:
+        rejects.add(f"{source}-{place.rpartition(', ')[2].replace(' ', '-')}", reason, detail)
+
+    first: DataError | None = None
+    sound = False
+    for row in read_rows(path, bad):
+        try:
+            draft = read(row)
+        except DataError as error:
+            first = first or error
+            bad(row.place, "bad_columns", str(error))
+            continue
+        sound = True
+        yield draft
+    if first and not sound:
+        raise first  # the wrong file, or renamed columns: one message instead of a reject per row
+
+
+class _Known:
+    """Prompts and ids of the rows so far."""
+
+    def __init__(self) -> None:
+        self._prompts: dict[str, str] = {}
+        self._ids: set[str] = set()
+
+    def problem(self, chain_id: str, prompt: str) -> tuple[str, str]:
+        """Return (reason, detail) where a row repeats an earlier one, else ("", "")."""
+        if earlier := self._prompts.get(prompt_key(prompt)):
+            return "duplicate", f"same prompt as {earlier}"
+        return ("duplicate_id", "the id stands for another prompt too") if chain_id in self._ids else ("", "")
+
+    def add(self, chain_id: str, prompt: str) -> None:
+        """Remember a row."""
+        self._prompts[prompt_key(prompt)] = chain_id
+        self._ids.add(chain_id)
+
+
+def nature_of(row: Row) -> Nature:
+    """Return the column `nature`, harmful where it is missing.
+
+    Raises:
+        DataError: it is neither harmful nor benign.
+    """
+    nature = row.optional("nature") or "harmful"
+    if nature not in ("harmful", "benign"):
+        raise DataError(f"{row.place}, column 'nature': '{nature}'; known: benign, harmful.")
+    return cast(Nature, nature)
+
+
 def _split(draft: Draft) -> tuple[str, str, str, str]:
     """Return (thinking, answer, reason to reject or "", detail)."""
+    if draft.reject:
+        return "", "", *draft.reject
     if draft.response is None:
         thinking, answer = draft.thinking.strip(), draft.answer.strip()
     elif (parts := split_thinking(draft.response)) is None:

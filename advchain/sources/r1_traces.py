@@ -12,7 +12,7 @@ from pathlib import Path
 from advchain.files import Pin
 from advchain.io import Rejects
 from advchain.records import Chain
-from advchain.rows import read_rows
+from advchain.rows import Row
 from advchain.sources.parse import CLOSE, Draft, build_chains
 
 VERSION = 1
@@ -29,15 +29,11 @@ ASSISTANT, END = "<｜Assistant｜>", "<｜end▁of▁sentence｜>"
 
 def load(path: Path, rejects: Rejects) -> Iterator[Chain]:
     """Yield the closed traces of a file of raw R1 responses."""
-    return build_chains(_drafts(path, rejects), "r1_traces", rejects)
+    return build_chains(path, _draft, "r1_traces", rejects)
 
 
-def _drafts(path: Path, rejects: Rejects) -> Iterator[Draft]:
-    for row in read_rows(path):
-        key = row.optional("question_id")
-        # All before the assistant's mark is the prompt again, in R1's template.
-        response = row.text("full_response").split(ASSISTANT, 1)[-1].removesuffix(END)
-        if CLOSE not in response:
-            rejects.add(f"r1_traces-{key}", "unclosed", "the trace was cut off before </think>")
-            continue
-        yield Draft(key, row.text("question"), "benign", row.texts("category"), response)
+def _draft(row: Row) -> Draft:
+    # All before the assistant's mark is the prompt again, in R1's template.
+    response = row.text("full_response").split(ASSISTANT, 1)[-1].removesuffix(END)
+    reject = None if CLOSE in response else ("unclosed", "the trace was cut off before </think>")
+    return Draft(row.optional("question_id"), row.text("question"), "benign", row.texts("category"), response, reject=reject)

@@ -13,7 +13,7 @@ from advchain.errors import DataError
 from advchain.files import Pin
 from advchain.io import Rejects
 from advchain.records import Chain, Nature
-from advchain.rows import Row, read_rows
+from advchain.rows import Row
 from advchain.sources.parse import Draft, build_chains
 
 VERSION = 1
@@ -24,7 +24,7 @@ SAMPLE = None
 
 def load(path: Path, rejects: Rejects) -> Iterator[Chain]:
     """Yield the chains of a SafeChain file."""
-    return build_chains((_draft(row) for row in read_rows(path)), "safechain", rejects)
+    return build_chains(path, _draft, "safechain", rejects)
 
 
 def _draft(row: Row) -> Draft:

@@ -13,7 +13,7 @@ from pathlib import Path
 from advchain.files import Pin
 from advchain.io import Rejects
 from advchain.records import Chain, Nature
-from advchain.rows import read_rows
+from advchain.rows import Row
 from advchain.sources.parse import Draft, build_chains
 
 VERSION = 1
@@ -29,10 +29,9 @@ SAMPLE = "star1.jsonl"
 
 def load(path: Path, rejects: Rejects) -> Iterator[Chain]:
     """Yield the chains of a STAR-1 file (JSON list or JSONL)."""
-    return build_chains(star_drafts(path, "harmful"), "star1", rejects)
+    return build_chains(path, lambda row: star_draft(row, "harmful"), "star1", rejects)
 
 
-def star_drafts(path: Path, nature: Nature) -> Iterator[Draft]:
-    """Yield the rows of a file in STAR's format."""
-    for row in read_rows(path):
-        yield Draft(row.optional("id"), row.text("question"), nature, row.texts("category"), row.text("response"))
+def star_draft(row: Row, nature: Nature) -> Draft:
+    """Return the draft of a row in STAR's format."""
+    return Draft(row.optional("id"), row.text("question"), nature, row.texts("category"), row.text("response"))

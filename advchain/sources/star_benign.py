@@ -13,7 +13,7 @@ from advchain.files import Pin
 from advchain.io import Rejects
 from advchain.records import Chain
 from advchain.sources.parse import build_chains
-from advchain.sources.star1 import star_drafts
+from advchain.sources.star1 import star_draft
 
 VERSION = 1
 # The repository's own copy: the same fixed commit as STAR-1. Its sha256 is not known to us, git's id of the content is.
@@ -29,4 +29,4 @@ SAMPLE = "star_benign.jsonl"
 
 def load(path: Path, rejects: Rejects) -> Iterator[Chain]:
     """Yield the chains of a STAR-benign file (JSON list or JSONL)."""
-    return build_chains(star_drafts(path, "benign"), "star_benign", rejects)
+    return build_chains(path, lambda row: star_draft(row, "benign"), "star_benign", rejects)

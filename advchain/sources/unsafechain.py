@@ -12,7 +12,7 @@ from pathlib import Path
 from advchain.files import Pin
 from advchain.io import Rejects
 from advchain.records import Chain, Nature
-from advchain.rows import Row, read_rows
+from advchain.rows import Row
 from advchain.sources.parse import Draft, build_chains
 
 VERSION = 1
@@ -25,7 +25,7 @@ BENIGN_SPLITS = ("gsm8k", "math", "mbpp", "code", "humaneval", "truthful")  # or
 
 def load(path: Path, rejects: Rejects) -> Iterator[Chain]:
     """Yield the chains of an UnsafeChain file."""
-    return build_chains((_draft(row) for row in read_rows(path)), "unsafechain", rejects)
+    return build_chains(path, _draft, "unsafechain", rejects)
 
 
 def _draft(row: Row) -> Draft:

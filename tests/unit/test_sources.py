@@ -1,10 +1,12 @@
 """Sources: real files read whole, the sample set, bring-your-own rows, rejects with reasons, seeded parts."""
 
+import gzip
 import importlib
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow
@@ -122,7 +124,70 @@ def test_own_file_both_shapes(tmp_path):
         load("file", write(tmp_path / "b.jsonl", [rows[0] | {"nature": "good"}]))
 
 
+CHAIN = "<think>\none\n\ntwo\n</think>\n\nno"
+REALSAFE = {
+    "alpaca": {"instruction": "ask", "input": "", "output": CHAIN},
+    "sharegpt": {"conversations": [{"from": "human", "value": "ask"}, {"from": "gpt", "value": CHAIN}]},
+    "openai": {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "ask"}, {"role": "assistant", "content": CHAIN}]},
+}
+
+
+@pytest.mark.parametrize("layout", REALSAFE)
+def test_realsafe_layouts_give_the_same_chain(tmp_path, layout):
+    chains, rejects = load("realsafe", write(tmp_path / "a.jsonl", [REALSAFE[layout]]))
+    assert [(c.prompt, c.nature, c.steps, c.answer) for c in chains] == [("ask", "harmful", ("one", "two"), "no")] and not len(rejects)
+
+
+def test_realsafe_rejects_what_is_not_one_exchange(tmp_path):
+    turns = REALSAFE["sharegpt"]["conversations"]
+    bad = [
+        {"conversations": turns * 2},
+        {"conversations": []},
+        {"conversations": [{"from": "tool", "value": "x"}]},
+        {"conversations": ["x"]},
+        {"messages": "x"},
+    ]
+    rows = [{"instruction": "do", "input": "this", "output": CHAIN, "nature": "benign"}, *bad, {"instruction": "x", "output": "no thinking"}]
+    chains, rejects = load("realsafe", write(tmp_path / "a.jsonl", rows))
+    assert [(c.prompt, c.nature) for c in chains] == [("do\nthis", "benign")]
+    assert rejects.counts() == {"bad_columns": 3, "multi_turn": 2, "no_think": 1}
+
+
+def test_real_file_without_thinking_is_refused_with_its_reason(tmp_path, data_root):
+    path = data_root / "train/lrm_safety_study/sft_train_nocot.json"
+    with pytest.raises(DataError, match=r"1000 of 1000 rows of .* cannot be used .*'empty_chain': 1000.*max_reject_share"):
+        read_source(tmp_path / "s.jsonl", spec(path=str(path)), tmp_path)
+    assert len(rejects_path(tmp_path / "s.jsonl").read_text().splitlines()) == 1000 and not (tmp_path / "s.jsonl").exists()
+
+
 # ------------------------------------------------------------------ rejects
+
+
+def test_lines_that_cannot_be_read_are_rejected_one_by_one(tmp_path):
+    good = [json.dumps(star(i, "caf\u00e9 \u2028" + str(i)), ensure_ascii=False).encode() for i in range(3)]
+    lines = [b"\xef\xbb\xbf" + good[0], b'{"id": "9", "question": "caf\xe9"}', b"{half", b"[1]", b"", good[1], good[2]]
+    (tmp_path / "a.jsonl").write_bytes(b"\r\n".join(lines))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"\n".join(lines)))
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        chains, rejects = load("star1", tmp_path / name)
+        assert [chain.id for chain in chains] == ["star1-0", "star1-1", "star1-2"]
+        assert rejects.counts() == {"not_json": 2, "not_utf8": 1} and [row["id"] for row in rejects.rows] == [f"star1-line-{n}" for n in (2, 3, 4)]
+        assert "byte 28 of the line is 0xe9" in rejects.rows[0]["detail"]
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.csv", b"id,question,response\n1,caf\xe9,x\n"), ("a.json", b'[{"id": "caf\xe9"}]')])
+def test_a_file_that_is_not_lines_stops_at_a_bad_byte(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match="not UTF-8"):
+        load("star1", tmp_path / name)
+
+
+def test_too_many_rejects_fail_with_the_reasons_written(tmp_path):
+    path = write(tmp_path / "a.jsonl", [star(1), star(2, response="none"), star(3, response="none")])
+    with pytest.raises(DataError, match=r"2 of 3 rows .*\{'no_think': 2\}.*allowed share of 0.5"):
+        read_source(tmp_path / "s.jsonl", spec(loader="star1", path=str(path)), tmp_path)
+    assert "no_think" in rejects_path(tmp_path / "s.jsonl").read_text()
+    assert read_source(tmp_path / "s.jsonl", spec(loader="star1", path=str(path), max_reject_share=0.7), tmp_path) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,9 +237,12 @@ def test_split_thinking_finds_both_sides(thinking, answer):
         ({"id": {"a": 1}}, "line 2, column 'id'"),
     ],
 )
-def test_schema_errors_name_row_and_column(tmp_path, row, message):
-    with pytest.raises(DataError, match=message):
-        load("star1", write(tmp_path / "a.jsonl", [star(1), star(2) | row]))
+def test_a_row_of_another_schema_is_rejected_by_row_and_column(tmp_path, row, message):
+    chains, rejects = load("star1", write(tmp_path / "a.jsonl", [star(1), star(2) | row, star(3)]))
+    assert [chain.id for chain in chains] == ["star1-1", "star1-3"] and rejects.counts() == {"bad_columns": 1}
+    assert rejects.rows[0]["id"] == "star1-line-2" and message in rejects.rows[0]["detail"]
+    with pytest.raises(DataError, match=message.replace("line 2", "line 1")):  # every row is wrong: the wrong file, one message
+        load("star1", write(tmp_path / "b.jsonl", [star(1) | row, star(2) | row]))
 
 
 def test_missing_column_names_the_closest(tmp_path):
@@ -200,6 +268,26 @@ def test_parts_are_disjoint_seeded_and_prefix_stable(tmp_path):
     assert ids("again", limit=30) == train and ids("seed", limit=30, seed=1) != train
     path.write_text("\n".join(reversed(path.read_text().splitlines())) + "\n")
     assert ids("reversed") == everything, "the order of the file does not matter"
+
+
+def test_stratified_subset_of_safechain_keeps_the_proportions_and_the_prefix(tmp_path):
+    sizes = {"vanilla_harmful": 400, "adversarial_harmful": 300, "vanilla_benign": 200, "adversarial_benign": 100}
+    rows = [{"instruction": f"{label} {i}", "label": label, "response": "one\n</think>\n\nno"} for label, n in sizes.items() for i in range(n)]
+    path = write(tmp_path / "a.jsonl", rows)
+
+    def take(limit, **change):
+        read_source(tmp_path / "s.jsonl", spec(loader="safechain", path=str(path), limit=limit, stratify=True, **change), tmp_path)
+        return read_records(tmp_path / "s.jsonl", Chain)
+
+    chosen = take(100)
+    assert Counter(chain.category[0] for chain in chosen) == {"vanilla_harmful": 40, "adversarial_harmful": 30, "vanilla_benign": 20, "adversarial_benign": 10}
+    assert json.loads(manifest_path(tmp_path / "s.jsonl").read_text())["counts"]["category"]["vanilla_harmful"] == 40
+    assert take(50) == chosen[:50] and take(100, seed=1) != chosen
+    held_out = take(100, offset=100)
+    assert not {chain.id for chain in held_out} & {chain.id for chain in chosen}
+    for limit in (7, 33, 512):
+        counts = Counter(chain.category[0] for chain in take(limit))
+        assert all(abs(counts[label] - limit * n / 1000) <= 1 for label, n in sizes.items()), limit
 
 
 def test_manifest_says_file_hash_counts_and_seed(tmp_path):
@@ -231,7 +319,7 @@ def test_script(tmp_path):
 
 
 def test_every_source_has_what_the_reader_needs():
-    assert set(modules("sources")) == {"star1", "star_benign", "safechain", "unsafechain", "r1_traces", "file"}
+    assert set(modules("sources")) == {"star1", "star_benign", "safechain", "unsafechain", "realsafe", "r1_traces", "file"}
     for name in modules("sources"):
         module = importlib.import_module(f"advchain.sources.{name}")
         assert callable(module.load) and hasattr(module, "PIN") and hasattr(module, "SAMPLE")

@@ -1,0 +1,1 @@
+"""Training prompts against benchmark prompts: the same text, the same words, the same meaning (METHOD 7.4)."""
