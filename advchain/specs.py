@@ -53,6 +53,15 @@ class TeacherSpec(Spec):
     budget_usd: float | None = None
 
 
+class PeakSpec(Spec):
+    """The step scorer looks for the peak at each error step: `judge` is a lexical one, or an endpoint (`teacher`) that scores the steps."""
+
+    judge: Literal["step_cues", "api"] = "step_cues"
+    teacher: TeacherSpec | None = None
+    margin: float = 0.5
+    gate: bool = False
+
+
 class ChainsSpec(Spec):
     """Rewrite chains: temptation-correction on harmful prompts, hesitation-correction on benign ones."""
 
@@ -62,8 +71,13 @@ class ChainsSpec(Spec):
     teacher: TeacherSpec
     count: int | None = None
     position: Literal["teacher", "early", "middle", "late", "random"] = "teacher"
+    errors: int = 1
+    answers: Literal["any", "refusal", "safe_completion"] = "any"
     attempts: int = 3
     max_step_words: int = 160
+    max_chain_words: int = 4000
+    near_duplicate_share: float = 0.5
+    peak: PeakSpec = PeakSpec()
     seed: int = 0
     max_reject_share: float = 0.5
 

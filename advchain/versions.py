@@ -4,7 +4,7 @@ Benchmarks, attacks and judges carry their own VERSION in their file.
 """
 
 SOURCES = 1
-CHAINS = 1
+CHAINS = 2
 DATASETS = 1
 MODELS = 1
 TRAIN = 1

@@ -17,7 +17,7 @@ from test_llm_client import Reply, completion, send, serving
 
 from advchain import io, versions
 from advchain.chains.build import build_chains, store_path
-from advchain.chains.checks import check_sample
+from advchain.chains.validators import check_sample
 from advchain.errors import AccessError, BudgetError, DataError
 from advchain.llm import embedded
 from advchain.llm.screening import NEAR_DUPLICATE_SHARE, ngrams
@@ -37,7 +37,7 @@ TOPICS = [
     "the cloakroom tickets",
 ]
 EMBEDDED = TeacherSpec(name="embedded", base_url="embedded", model="embedded-teacher")
-GOLDEN = {(1, 1): {"temptation": "5dfeaf665e906731", "hesitation": "45c80dd3ac4ef2dd"}}
+GOLDEN = {(2, 2): {"temptation": "5dfeaf665e906731", "hesitation": "45c80dd3ac4ef2dd"}}
 
 
 def chains(num: int, nature: Any = "harmful") -> list[Chain]:
