@@ -47,7 +47,7 @@ Payload = Mapping[str, Any]
 def answer_insertion(payload: Payload, rng: random.Random) -> dict[str, Any]:
     """Propose k: after a step that has voiced a concern, where a doubt about it makes sense; else anywhere inside."""
     steps = _texts(payload.get("chain"))
-    inner = list(range(1, len(steps)))
+    inner = [k for k in range(1, len(steps)) if k not in (payload.get("taken") or ())]
     voiced = [k for k in inner if CONCERN.search(steps[k - 1])]
     return {"after_step": rng.choice(voiced or inner or [0])}
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Grams = npt.NDArray[np.uint64]
 BATCH = 64  # texts before a run is written
+SPARE = 6  # j of `most_shared`
 
 
 class GramIndex:
@@ -42,16 +43,17 @@ class GramIndex:
     def most_shared(self, grams: Grams, floor: int) -> int:
         """Return how many of `grams` the text that shares most of them holds; exact where that is more than `floor`, else anything from 0 to it.
 
-        A text that shares more than `floor` of n grams shares one of any n - floor of them: only the texts behind the rarest so many are
-        counted, so that common phrases cost nothing.
+        A text that shares more than `floor` of n grams shares more than j of any n - floor + j of them: only the texts behind the rarest so
+        many are looked at, so that common phrases cost nothing, and only those that are met more than j times are compared.
         """
         runs = [*self._runs, *([np.sort(np.concatenate(self._new))] if self._new else [])]
         spans = [(run, np.searchsorted(run, grams << np.uint64(32)), np.searchsorted(run, (grams + np.uint64(1)) << np.uint64(32))) for run in runs]
         frequency = sum((high - low for _, low, high in spans), np.zeros(len(grams), np.int64))
-        rarest = np.argsort(frequency, kind="stable")[: max(len(grams) - floor, 0)]
+        spare = min(SPARE, floor)
+        rarest = np.argsort(frequency, kind="stable")[: max(len(grams) - floor + spare, 0)]
         owners = [run[low[i] : high[i]] & np.uint64(0xFFFFFFFF) for run, low, high in spans for i in rarest if high[i] > low[i]]
-        found = np.unique(np.concatenate(owners)).tolist() if owners else []
-        return max((self._shared(grams, owner) for owner in found), default=0)
+        found, hits = np.unique(np.concatenate(owners or [grams[:0]]), return_counts=True)
+        return max((self._shared(grams, owner) for owner in found[hits > spare].tolist()), default=0)
 
     def _shared(self, grams: Grams, owner: int) -> int:
         other = np.frombuffer(self._grams, np.uint32)[self._ends[owner] : self._ends[owner + 1]]

@@ -284,43 +284,57 @@ def test_bad_scores(scores: Any) -> None:
 
 
 KEPT: list[str] = []
-PIECES = st.sampled_from(
-    ["maybe", "perhaps", "no, stop", "I will not help", "</think>", "<|im_end|>", "1. do it", "\n\n", "\n", "250 ml", " ", "", "\u2028"]
-    + ["temptation", ERROR, CORRECTION, HESITATION, RELIEF, CHAIN_ROW.steps[1], "\ud800", "日本語", "**", '"', "# A\n", "Step 1:", "so it is,"]
+ODD = [
+    "maybe",
+    "perhaps",
+    "no, stop",
+    "I will not help",
+    "</think>",
+    "<|im_end|>",
+    "1. do it",
+    "\n\n",
+    "\n",
+    "250 ml",
+    " ",
+    "",
+    "\u2028",
+    "temptation",
+    "\ud800",
+]
+FORM = ["日本語", "**", '"', "# A\n", "Step 1:", "so it is,", ERROR, CORRECTION, HESITATION, RELIEF, *CHAIN_ROW.steps]
+PIECES = st.sampled_from([*ODD, *FORM])
+TEXT = st.one_of(st.text(max_size=120), st.lists(PIECES, max_size=8).map(" ".join))
+GOOD: dict[str, dict[str, Any]] = {
+    "temptation": {"error": ERROR, "correction": CORRECTION, "answer": CHAIN_ROW.answer},
+    "hesitation": {"error": HESITATION, "correction": RELIEF, "answer": "A key has teeth."},
+}
+ROWS = st.fixed_dictionaries(
+    {"base": st.one_of(st.permutations(CHAIN_ROW.steps), st.just(CHAIN_ROW.steps), st.lists(TEXT, max_size=6)), "point": st.integers(1, 2)}
 )
-TEXT = st.one_of(st.text(max_size=120), st.lists(PIECES, max_size=8).map(" ".join), st.sampled_from([ERROR, CORRECTION, HESITATION, RELIEF]))
-SEAM_TEXT = st.one_of(TEXT, st.sampled_from(["", "Hmm.", "so", "Back to it.", "</think>."]))
-PARAGRAPH = st.one_of(st.sampled_from(CHAIN_ROW.steps), st.lists(PIECES, min_size=1, max_size=4).map(" ".join), st.text(min_size=1, max_size=60))
+CHANGES = st.dictionaries(st.sampled_from(["error", "correction", "answer", "before_error", "before_next", "point"]), TEXT, max_size=2)
 
 
 @settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    kind=st.sampled_from(["temptation", "hesitation"]),
-    base=st.one_of(st.lists(PARAGRAPH, max_size=6), st.permutations(CHAIN_ROW.steps)),
-    answer=st.one_of(TEXT, st.sampled_from([CHAIN_ROW.answer, "A key has teeth."])),
-    point=st.one_of(st.integers(1, 3), st.integers(-1, 7), TEXT, st.none()),
-    texts=st.one_of(st.tuples(TEXT, TEXT), st.sampled_from([(ERROR, CORRECTION), (HESITATION, RELIEF)])),
-    seams=st.tuples(SEAM_TEXT, SEAM_TEXT),
-)
-def test_whatever_source_and_teacher_say_a_kept_sample_holds_every_invariant(
-    kind: Any, base: list[str], answer: str, point: Any, texts: tuple[str, str], seams: tuple[str, str]
-) -> None:
+@given(kind=st.sampled_from(["temptation", "hesitation"]), values=ROWS, changes=CHANGES)
+def test_whatever_source_and_teacher_say_a_kept_sample_holds_every_invariant(kind: Any, values: dict[str, Any], changes: dict[str, str]) -> None:
     """RELIABILITY A10: garbage is rejected with a code, never an exception, and never a broken sample. The invariants are spelled out anew here."""
     rewriting = temptation.REWRITING if kind == "temptation" else hesitation.REWRITING
+    values = {**values, **GOOD[kind], "before_error": "", "before_next": "Back to it.", **changes}
+    base, answer = values["base"], values["answer"]
     chain = CHAIN_ROW.model_copy(update={"nature": rewriting.nature, "steps": tuple(base), "answer": answer})
     try:
         check_chain(chain, SPEC.model_copy(update={"kind": kind}))
-        k = read_point({"after_step": point}, len(chain.steps))
+        k = read_point({"after_step": values["point"]}, len(chain.steps))
         written: list[str] = []
-        for role, text in zip(("error", "correction"), texts, strict=True):
-            mended = repair_step(text_field({"step": text}, "step"), Counter())
-            written.append(read_step(StepText(mended, role, kind, chain, 60, tuple(written))))  # type: ignore[arg-type]
-        made = assemble(rewriting, chain, [Insert(k, *written, read_seams({"before_error": seams[0], "before_next": seams[1]}))], "t")  # type: ignore[arg-type]
+        for role in ("error", "correction"):
+            mended = repair_step(text_field(values, role), Counter())
+            written.append(read_step(StepText(mended, role, kind, chain, 60, tuple(written))))
+        made = assemble(rewriting, chain, [Insert(k, *written, read_seams(values))], "t")
         check_sample(chain, made)
     except Rejected as rejected:
         assert rejected.reason in {*CHAIN, *STEP, *SEAM, *SAMPLE, "bad_insertion", "unparsable"}
         return
-    assert [step.text for step in made.steps if step.role == "base"] == base and 1 <= k < len(base)
+    assert [step.text for step in made.steps if step.role == "base"] == list(base) and 1 <= k < len(base)
     assert (made.answer, made.prompt, made.nature) == (answer, CHAIN_ROW.prompt, rewriting.nature)
     assert [step.role for step in made.steps] == ["base"] * k + ["error", "correction"] + ["base"] * (len(base) - k)
     assert all(step.rendered.endswith(step.text) for step in made.steps)
@@ -332,4 +346,4 @@ def test_whatever_source_and_teacher_say_a_kept_sample_holds_every_invariant(
 
 def test_the_property_test_kept_samples() -> None:
     """Else it would say nothing: of its cases a good part must pass every validator."""
-    assert len(KEPT) >= CASES // 50
+    assert len(KEPT) >= CASES // 20
