@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test sandbox setup lint format schema clean vllm dag
+.PHONY: run test sandbox setup lint format schema clean vllm dag bench-chains
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -48,6 +48,10 @@ vllm:
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/generate-cpu.txt)
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check -r envs/generate-cpu.txt
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+# Time and memory of rewriting 1k, 10k and 100k rows with the embedded teacher; the last line is one JSON object.
+bench-chains: setup
+	$(BIN)/python tests/bench/chains.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

@@ -11,6 +11,7 @@ from advchain.llm.embedded_grammar import GENERAL, grouped, read_rules
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*|[^\sA-Za-z]")
 MAX_PHRASE = 32  # characters
 MAX_WORDS = 3
+PASSIVE_SIGNS = ("get", "getting", "got", "be", "being", "been")
 VERB_COST = 2.5  # a noun makes the better topic: "a question about forge" is no English
 TOPICS = read_rules("topics")
 CATEGORIES = grouped(TOPICS)
@@ -84,6 +85,6 @@ def _phrases(request: str) -> list[tuple[str, bool]]:
             continue
         if run:
             whole = run[1:] if verb and len(run) > 1 else run
-            found.append((" ".join(whole[-MAX_WORDS:]), verb and len(run) == 1))
+            found.append((" ".join(whole[-MAX_WORDS:]), len(run) == 1 and (verb or run[0].endswith(("ing", "ed")) or before in PASSIVE_SIGNS)))
         run, before = [], plain.lower()
     return [(phrase, verb) for phrase, verb in found if len(phrase) <= MAX_PHRASE]
