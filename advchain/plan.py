@@ -127,6 +127,7 @@ class Plan:
         for name, chains in self.config.chains.items():
             self._known(f"chains.{name}.source", chains.source, self.config.sources)
             self.teacher(chains.teacher, f"chains.{name}.teacher")
+            self._peak_spec(f"chains.{name}.peak.judge", chains.peak)
         for recipe in self.recipes:
             self._check_recipe(recipe)
         for name, evaluation in self.evaluations.items():

@@ -71,7 +71,7 @@ class ChainsSpec(Spec):
     teacher: TeacherSpec
     count: int | None = None
     position: Literal["teacher", "early", "middle", "late", "random"] = "teacher"
-    errors: int = 1
+    errors: int = Field(default=1, ge=1, le=3)
     answers: Literal["any", "refusal", "safe_completion"] = "any"
     attempts: int = 3
     max_step_words: int = 160

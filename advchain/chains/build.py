@@ -142,7 +142,7 @@ class Build:
             "repairs": {name: num for name, num in sorted(self.repairs.items()) if num},
             "kept_by_category": dict(sorted(self.kept_by_category.items())),
             "rejects_by_category": {name: dict(sorted(reasons.items())) for name, reasons in sorted(self.by_category.items())},
-            "insertion": {str(k): num for k, num in sorted(self.points.items(), key=lambda item: str(item[0]))},
+            "insertion": {str(k): num for k, num in sorted(self.points.items())},
             "answers_by_kind": dict(sorted(self.answers.items())),
             "base_chains_written": self.num_base_written,
             "peak": {"judge": self.spec.peak.judge, "gate": self.spec.peak.gate, **self.peak.figures(), **self.scorer_usage},
