@@ -226,6 +226,7 @@ def write_stage(
 
     Args:
         output: the JSONL file; `x.rejects.jsonl` and `x.manifest.json` go beside it.
+        rows: written as they come, none is held.
         spec: the config slice the stage was given, copied into the manifest.
         inputs: files read; their sha256 go into the manifest.
         rejects: rows dropped, with reasons.

@@ -84,7 +84,12 @@ def _phrases(request: str) -> list[tuple[str, bool]]:
             run.append(plain)
             continue
         if run:
-            whole = run[1:] if verb and len(run) > 1 else run
-            found.append((" ".join(whole[-MAX_WORDS:]), len(run) == 1 and (verb or run[0].endswith(("ing", "ed")) or before in PASSIVE_SIGNS)))
+            found.append(_phrase(run, verb, before))
         run, before = [], plain.lower()
     return [(phrase, verb) for phrase, verb in found if len(phrase) <= MAX_PHRASE]
+
+
+def _phrase(run: list[str], verb: bool, before: str) -> tuple[str, bool]:
+    whole = run[1:] if verb and len(run) > 1 else run
+    only_verb = len(run) == 1 and (verb or run[0].endswith(("ing", "ed")) or before in PASSIVE_SIGNS)
+    return " ".join(whole[-MAX_WORDS:]), only_verb
