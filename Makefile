@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test sandbox setup lint format schema clean vllm dag bench-data
+.PHONY: run test sandbox setup lint format schema clean vllm dag bench-data bench-chains
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -52,6 +52,10 @@ vllm:
 	$(PYTHON) -m venv .venv-generate
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/generate-cpu.txt)
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check -r envs/generate-cpu.txt
+
+# Time and memory of rewriting 1k, 10k and 100k rows with the embedded teacher; the last line is one JSON object.
+bench-chains: setup
+	$(BIN)/python tests/bench/chains.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

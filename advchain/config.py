@@ -50,6 +50,14 @@ class SourceConfig(Section):
     max_reject_share: float = Field(0.5, ge=0, le=1, description="fail when more of the file's rows cannot be used")
 
 
+class PeakConfig(Section):
+    """The peak of a rewritten chain: harmfulness low-high-low, or helpfulness high-low-high, at each error step (METHOD 1.6)."""
+
+    judge: str = Field("step_cues", description="step_cues: lexical, free; or an entry of config/teachers.yaml that scores the steps")
+    margin: float = Field(0.5, ge=0, le=4, description="points of the 1-5 score by which an error step must leave the means before and after it")
+    gate: bool = Field(False, description="ask again, then reject, where the peak is lower; otherwise it is only measured")
+
+
 class ChainsConfig(Section):
     """One set of rewritten chains."""
 
@@ -57,9 +65,14 @@ class ChainsConfig(Section):
     source: str
     teacher: str = "embedded"
     count: int = Field(ge=1, description="rows to make; recipes take the first rows they need")
-    position: Literal["teacher", "early", "middle", "late", "random"] = "teacher"
+    position: Literal["teacher", "early", "middle", "late", "random"] = Field("teacher", description="where the error step goes")
+    errors: int = Field(1, ge=1, le=3, description="error and correction pairs in one chain, each at a point of its own")
+    answers: Literal["any", "refusal", "safe_completion"] = Field("any", description="rows to take by how their answer begins: a phrase match")
     attempts: int = Field(3, ge=1, le=20, description="times a failed step is asked again before the row is rejected")
     max_step_words: int = Field(160, ge=10)
+    max_chain_words: int = Field(4000, ge=50, description="of the whole rewritten chain")
+    near_duplicate_share: float = Field(0.5, gt=0, le=1, description="word 5-grams that an error step may share with any one other of its set")
+    peak: PeakConfig = PeakConfig()
     max_reject_share: float = Field(0.5, ge=0, le=1)
 
 

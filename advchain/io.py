@@ -254,6 +254,7 @@ def write_stage(
 
     Args:
         output: the JSONL file; `x.rejects.jsonl` and `x.manifest.json` go beside it.
+        rows: written as they come, none is held.
         spec: the config slice the stage was given, copied into the manifest.
         inputs: files read; their sha256 go into the manifest.
         rejects: rows dropped, with reasons.
@@ -266,16 +267,16 @@ def write_stage(
     """
     output = Path(output)
     rejects = rejects or Rejects()
-    kept = list(rows)
+    temporary = output.with_name(f".{output.name}.whole")
+    count = write_jsonl(temporary, rows)
     write_jsonl(rejects_path(output), rejects.rows)
-    total = len(kept) + len(rejects)
+    total = count + len(rejects)
     if total and len(rejects) / total > max_reject_share:
+        temporary.unlink()
         raise DataError(
             f"{stage}: {len(rejects)} of {total} rows were rejected ({rejects.counts()}), more than the allowed share of {max_reject_share:g}. "
             f"Read {rejects_path(output)}, mend the input, or raise max_reject_share."
         )
-    temporary = output.with_name(f".{output.name}.whole")
-    count = write_jsonl(temporary, kept)
     manifest = make_manifest(stage, spec, inputs, timer)
     manifest["output"] = {"path": output.name, "sha256": sha256_file(temporary), "rows": count}
     manifest["rejects"] = {"total": len(rejects), "reasons": rejects.counts()}

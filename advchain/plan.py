@@ -8,7 +8,7 @@ from typing import Any
 
 from advchain import specs, versions
 from advchain.catalogue import Module, module
-from advchain.config import AttackConfig, Block, Config, EvaluationConfig, num_gpus
+from advchain.config import AttackConfig, Block, Config, EvaluationConfig, PeakConfig, num_gpus
 from advchain.entries import JudgeEntry, MethodEntry, ModelEntry, RecipeEntry, TeacherEntry, method_entry, read_entry
 from advchain.errors import ConfigError, did_you_mean
 
@@ -127,6 +127,7 @@ class Plan:
         for name, chains in self.config.chains.items():
             self._known(f"chains.{name}.source", chains.source, self.config.sources)
             self.teacher(chains.teacher, f"chains.{name}.teacher")
+            self._peak_spec(f"chains.{name}.peak.judge", chains.peak)
         for recipe in self.recipes:
             self._check_recipe(recipe)
         for name, other in self.config.contamination.also.items():
@@ -236,8 +237,14 @@ class Plan:
     def chains_spec(self, name: str) -> specs.ChainsSpec:
         """Spec of rewriting one chain set."""
         chains = self.config.chains[name]
-        rest = chains.model_dump(exclude={"source", "teacher"})
-        return specs.ChainsSpec(version=versions.CHAINS, name=name, teacher=self.teacher(chains.teacher), seed=self.config.seed, **rest)
+        rest = chains.model_dump(exclude={"source", "teacher", "peak"})
+        peak = self._peak_spec(f"chains.{name}.peak.judge", chains.peak)
+        return specs.ChainsSpec(version=versions.CHAINS, name=name, teacher=self.teacher(chains.teacher), peak=peak, seed=self.config.seed, **rest)
+
+    def _peak_spec(self, where: str, peak: PeakConfig) -> specs.PeakSpec:
+        if peak.judge == "step_cues":
+            return specs.PeakSpec(margin=peak.margin, gate=peak.gate)
+        return specs.PeakSpec(judge="api", teacher=self.teacher(peak.judge, where), margin=peak.margin, gate=peak.gate)
 
     def dataset_spec(self, recipe: str) -> specs.DatasetSpec:
         """Spec of mixing one recipe; shares become whole rows by largest remainder."""

@@ -56,6 +56,15 @@ class TeacherSpec(Spec):
     budget_usd: float | None = None
 
 
+class PeakSpec(Spec):
+    """The step scorer looks for the peak at each error step: `judge` is a lexical one, or an endpoint (`teacher`) that scores the steps."""
+
+    judge: Literal["step_cues", "api"] = "step_cues"
+    teacher: TeacherSpec | None = None
+    margin: float = 0.5
+    gate: bool = False
+
+
 class ChainsSpec(Spec):
     """Rewrite chains: temptation-correction on harmful prompts, hesitation-correction on benign ones."""
 
@@ -65,8 +74,13 @@ class ChainsSpec(Spec):
     teacher: TeacherSpec
     count: int | None = None
     position: Literal["teacher", "early", "middle", "late", "random"] = "teacher"
+    errors: int = Field(default=1, ge=1, le=3)
+    answers: Literal["any", "refusal", "safe_completion"] = "any"
     attempts: int = 3
     max_step_words: int = 160
+    max_chain_words: int = 4000
+    near_duplicate_share: float = 0.5
+    peak: PeakSpec = PeakSpec()
     seed: int = 0
     max_reject_share: float = 0.5
 

@@ -11,7 +11,7 @@ from advchain.attacks.build import Direction
 from advchain.llm.ask import load_prompt
 from advchain.records import Nature
 
-VERSION = 1
+VERSION = 2
 SHORT = "CoT-Hesitation"
 NATURE: Nature = "benign"
 TABLE = "hijack"

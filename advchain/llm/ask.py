@@ -33,15 +33,33 @@ class Prompt:
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """One call: what was asked (`payload`; the fixed half is `prompt`), what came back (None for no proper answer), why it was not taken ("" if it was)."""
+
+    prompt: Prompt
+    row: str
+    payload: Mapping[str, Any]
+    draft: int
+    attempt: int
+    seed: int
+    completion: Completion | None
+    reason: str
+
+
 @dataclass
 class Asker:
-    """What every question of one stage shares. `retries` counts re-asked replies by reason, `models` says which model answered for a row."""
+    """What every question of one stage shares. `retries` counts re-asked replies by reason, `models` says which model answered for a row.
+
+    `watch` is told of every exchange.
+    """
 
     client: Client
     seed: int
     attempts: int
     retries: Counter[str] = field(default_factory=Counter)
     models: dict[str, str] = field(default_factory=dict)
+    watch: Callable[[Exchange], None] | None = None
 
     async def ask(self, prompt: Prompt, row: str, payload: Mapping[str, Any], read: Callable[[dict[str, Any]], T], *, draft: int = 0) -> T:
         """Return `read(fields)` of the first reply that passes; a new seed for each attempt.
@@ -58,18 +76,24 @@ class Asker:
         messages = [{"role": "system", "content": prompt.text}, {"role": "user", "content": json.dumps({"row": row, **payload}, ensure_ascii=False, indent=1)}]
         failure = Rejected("not_asked")
         for attempt in range(self.attempts):
+            seed, completion = derive_seed(self.seed, row, prompt.name, draft, attempt), None
             try:
-                seed = derive_seed(self.seed, row, prompt.name, draft, attempt)
                 completion = await self.client.complete(messages, seed=seed, purpose=prompt.name)
                 value = read(_fields(completion, row))
                 self.models[row] = completion.model
+                self._tell(prompt, row, payload, draft, attempt, seed, completion, "")
                 return value
             except AnswerError:
                 failure = Rejected("bad_response", prompt.name)
             except Rejected as error:
                 failure = Rejected(error.reason, f"{prompt.name}{': ' if error.detail else ''}{error.detail}")
             self.retries[failure.reason] += 1
+            self._tell(prompt, row, payload, draft, attempt, seed, completion, failure.reason)
         raise failure
+
+    def _tell(self, *exchange: Any) -> None:
+        if self.watch is not None:
+            self.watch(Exchange(*exchange))
 
 
 def load_prompt(package: str, name: str) -> Prompt:

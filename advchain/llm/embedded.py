@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from advchain.llm.embedded_grammar import Grammar, Terms, compose, read_grammar, usable
+from advchain.llm.embedded_grammar import Grammar, Rules, Terms, compose, expand, read_grammar, read_rules, sentence_case, usable
 from advchain.llm.embedded_topics import alarming, terms_of
 
 if TYPE_CHECKING:
     import httpx2
 
-VERSION = 1  # part of every store key: bump it when the grammar changes
+VERSION = 2  # part of every store key: bump it when the grammar changes
 TASK = re.compile(r"^Task: ([a-z_]+)$", re.MULTILINE)
 CONCERN = re.compile(r"polic|harm|illegal|danger|unsafe|sensitive|ethic|privacy|violat|risk", re.IGNORECASE)
 LINKS = (
     "but|so|however|wait|hmm|okay|ok|alright|therefore|thus|hence|then|now|actually|also|still|yet|and|or|instead|first|finally|next"
-    "|hang|hold|stop|alternatively|although|though|well|on|let|now|before|suppose|seen"
+    "|hang|hold|stop|alternatively|although|though|well|on|let|now|before|suppose|seen|one|looking|going|thinking|reading|come|to be"
 )
 LINKED = re.compile(rf"(?:{LINKS})\b", re.IGNORECASE)
 OPEN_SEAMS = ("", "", "Hmm. ", "Let me think. ", "One moment. ", "Okay. ")
@@ -47,7 +47,7 @@ Payload = Mapping[str, Any]
 def answer_insertion(payload: Payload, rng: random.Random) -> dict[str, Any]:
     """Propose k: after a step that has voiced a concern, where a doubt about it makes sense; else anywhere inside."""
     steps = _texts(payload.get("chain"))
-    inner = list(range(1, len(steps)))
+    inner = [k for k in range(1, len(steps)) if k not in (payload.get("taken") or ())]
     voiced = [k for k in inner if CONCERN.search(steps[k - 1])]
     return {"after_step": rng.choice(voiced or inner or [0])}
 
@@ -55,7 +55,8 @@ def answer_insertion(payload: Payload, rng: random.Random) -> dict[str, Any]:
 def answer_error(grammar: Grammar, payload: Payload, rng: random.Random) -> dict[str, Any]:
     """Write one step that goes wrong in one way: an excuse for a harmful request, a misreading of a benign one."""
     terms = _terms(payload)
-    fitting = [name for name, case in sorted(grammar.cases.items()) if usable(case.rules["argument"], terms)]
+    unfit = " ".join(terms.get("unfit", ())).split()
+    fitting = [name for name, case in sorted(grammar.cases.items()) if name not in unfit and usable(case.rules["argument"], terms)]
     case = grammar.cases[rng.choice(fitting)]
     return {"step": compose(grammar.rules["error"], {**grammar.rules, **case.rules}, terms, rng)}
 
@@ -79,10 +80,20 @@ def answer_polish(payload: Payload, rng: random.Random) -> dict[str, Any]:
     return {name: "" if LINKED.match(str(text)) else rng.choice(choices).strip() for name, (text, choices) in seams.items()}
 
 
+def answer_base(rules: Rules, payload: Payload, rng: random.Random) -> dict[str, Any]:
+    """Write a base chain, and the refusal that ends a harmful one; a grammar cannot answer a benign question."""
+    terms, nature = _terms(payload), str(payload.get("nature"))
+    names = [name for name in rules if name.startswith(f"{nature}_") and not name.endswith("_answer")]
+    steps = [sentence_case(expand(rng.choice(rules[name]), rules, terms, rng)) for name in names]
+    wanted = nature == "harmful" and not payload.get("answer")
+    return {"chain": steps, "answer": sentence_case(expand(rng.choice(rules["harmful_answer"]), rules, terms, rng)) if wanted else ""}
+
+
 TEMPTATION, HESITATION = read_grammar("temptation"), read_grammar("hesitation")
 Task = Callable[[Payload, random.Random], dict[str, Any]]
 MODELS: dict[str, dict[str, Task]] = {
     "embedded-teacher": {
+        "base": partial(answer_base, read_rules("base")),
         "insertion": answer_insertion,
         "temptation": partial(answer_error, TEMPTATION),
         "temptation_correction": partial(answer_correction, TEMPTATION),
@@ -129,9 +140,8 @@ def transport() -> httpx2.AsyncBaseTransport:
 def _terms(payload: Payload) -> Terms:
     request = str(payload.get("request", ""))
     terms = terms_of(request, _texts(payload.get("chain")), _texts(payload.get("category")))
-    topic = terms["topic"] or ['"this subject"']
     dark = alarming(request)[:2]
-    return {**terms, "topic": topic, "dark": dark, "alarm": dark or topic}
+    return {**terms, "dark": dark, "alarm": dark or terms["topic"]}
 
 
 def _texts(value: Any) -> list[str]:

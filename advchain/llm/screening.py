@@ -7,13 +7,21 @@ quantities, formulae, commands), not at its truth, and err on the side of asking
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
+
+from advchain.llm.gram_index import GramIndex, Grams
 from advchain.llm.replies import Rejected
 
 MIN_STEP_WORDS = 8
 NGRAM = 5
 NEAR_DUPLICATE_SHARE = 0.5
+# Words that no other language written in Latin letters shares with English.
+FUNCTION_WORD = re.compile(r"(?:the|and|of|to|is|it|that|this|with|for|not|but|they|what|would|be|are|my|if|have|can|you|been|which|who|will|from)")
+ENGLISH_SHARE, FOREIGN_SHARE = 0.08, 0.05
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
 THINK_TAG = re.compile(r"</?\s*(?:think|thinking|thought|reasoning|answer)\s*>", re.IGNORECASE)
@@ -47,37 +55,89 @@ COMMAND = re.compile(rf"(?:^|(?<=[.!?;:]\s))(?:{ORDER}\s*,?\s+)?(?:{YOU})?(?:{CO
 SEQUENCE = re.compile(rf"\b{ORDER}\b\s*,?\s+(?:you\b|(?:{COMMANDS})\b)", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A text to screen, the request it belongs to, and how long it may be."""
+
+    text: str
+    request: str
+    max_words: int
+
+
+def has_think_tag(written: Written) -> bool:
+    """A tag of the thinking block would end or reopen it."""
+    return bool(THINK_TAG.search(written.text))
+
+
+def has_template_token(written: Written) -> bool:
+    """Tokens of a chat template come from the template only (RELIABILITY D4)."""
+    return bool(TEMPLATE_TOKEN.search(written.text))
+
+
+def has_control_character(written: Written) -> bool:
+    """Anything unprintable but white space."""
+    return not written.text.isprintable() and any(not (char.isprintable() or char in "\n\t\r") for char in written.text)
+
+
+def is_empty(written: Written) -> bool:
+    """No word in it."""
+    return not WORD.search(written.text)
+
+
+def is_too_short(written: Written) -> bool:
+    """Fewer words than a thought has."""
+    return len(WORD.findall(written.text)) > 0 and len(written.text.split()) < MIN_STEP_WORDS
+
+
+def is_too_long(written: Written) -> bool:
+    """More words than the setting allows."""
+    return len(written.text.split()) > written.max_words
+
+
+def is_foreign(written: Written) -> bool:
+    """Another script than the request's, or no English function words where the request has them."""
+    if _other_script(written.text) != _other_script(written.request):
+        return _other_script(written.text)
+    long = len(WORD.findall(written.text)) >= MIN_STEP_WORDS and not _other_script(written.text)
+    return long and _function_words(written.text) < FOREIGN_SHARE and _function_words(written.request) >= ENGLISH_SHARE
+
+
+def has_meta_word(written: Written) -> bool:
+    """A word about the making of the data; one that the request itself uses is the topic, not a slip."""
+    asked = written.request.lower()
+    return any(match[0].lower() not in asked for match in META_WORD.finditer(written.text))
+
+
+def is_operational(written: Written) -> bool:
+    """The form of instructions."""
+    return has_operational_detail(written.text)
+
+
+# Reason code -> check; the first that fires is the reason.
+SCREENS: dict[str, Callable[[Written], bool]] = {
+    "think_tag": has_think_tag,
+    "template_token": has_template_token,
+    "control_character": has_control_character,
+    "empty_step": is_empty,
+    "too_short": is_too_short,
+    "too_long": is_too_long,
+    "wrong_language": is_foreign,
+    "meta_word": has_meta_word,
+    "operational_detail": is_operational,
+}
+
+
 def screen_step(text: str, *, request: str, max_words: int) -> str:
     """Return the step as one clean paragraph.
 
     Raises:
         Rejected: with the code of the first check that fails.
     """
-    for reason in _faults(text, request, max_words):
-        raise Rejected(reason)
+    written = Written(text, request, max_words)
+    for reason, broken in SCREENS.items():
+        if broken(written):
+            raise Rejected(reason)
     return " ".join(text.split())
-
-
-def _faults(text: str, request: str, max_words: int) -> Iterable[str]:
-    num_words = len(text.split())
-    if THINK_TAG.search(text):
-        yield "think_tag"
-    if TEMPLATE_TOKEN.search(text):
-        yield "template_token"
-    if not text.isprintable() and any(not (char.isprintable() or char in "\n\t\r") for char in text):
-        yield "control_character"
-    if not WORD.search(text):
-        yield "empty_step"
-    if num_words < MIN_STEP_WORDS:
-        yield "too_short"
-    if num_words > max_words:
-        yield "too_long"
-    if _foreign(text) and not _foreign(request):
-        yield "wrong_language"
-    if _has_meta_word(text, request):
-        yield "meta_word"
-    if has_operational_detail(text):
-        yield "operational_detail"
 
 
 def has_operational_detail(text: str) -> bool:
@@ -87,15 +147,14 @@ def has_operational_detail(text: str) -> bool:
     return len(COMMAND.findall(text)) >= 2 or len(SEQUENCE.findall(text)) >= 2
 
 
-def _has_meta_word(text: str, request: str) -> bool:
-    """A word the request itself uses is the topic, not a slip."""
-    asked = request.lower()
-    return any(match[0].lower() not in asked for match in META_WORD.finditer(text))
-
-
-def _foreign(text: str) -> bool:
+def _other_script(text: str) -> bool:
     letters = [char for char in text if char.isalpha()]
     return sum(not char.isascii() for char in letters) > 0.5 * max(len(letters), 1)
+
+
+def _function_words(text: str) -> float:
+    words = WORD.findall(text.lower())
+    return sum(bool(FUNCTION_WORD.fullmatch(word)) for word in words) / max(len(words), 1)
 
 
 def ngrams(text: str) -> set[tuple[str, ...]]:
@@ -115,17 +174,17 @@ class NearDuplicates:
 
     def __init__(self, cap: float = NEAR_DUPLICATE_SHARE) -> None:
         self.cap = cap
-        self._owners: dict[tuple[str, ...], list[int]] = {}
-        self._count = 0
+        self._index = GramIndex()
 
     def share(self, text: str) -> float:
         """Return the largest share of the text's 5-grams found in one earlier text, 0..1."""
-        grams = ngrams(text)
-        hits: dict[int, int] = {}
-        for gram in grams:
-            for owner in self._owners.get(gram, ()):
-                hits[owner] = hits.get(owner, 0) + 1
-        return max(hits.values(), default=0) / len(grams) if grams else 0.0
+        return self._share(_hashed(text), floor=0)
+
+    def check(self, text: str) -> None:
+        """Raise Rejected (near_duplicate) when the text is too close to an accepted one; nothing is remembered."""
+        grams = _hashed(text)
+        if self._share(grams, floor=int(self.cap * len(grams))) > self.cap:
+            raise Rejected("near_duplicate")
 
     def add(self, text: str) -> None:
         """Accept a text.
@@ -133,8 +192,16 @@ class NearDuplicates:
         Raises:
             Rejected: near_duplicate.
         """
-        if self.share(text) > self.cap:
-            raise Rejected("near_duplicate")
-        for gram in ngrams(text):
-            self._owners.setdefault(gram, []).append(self._count)
-        self._count += 1
+        self.check(text)
+        self.remember(text)
+
+    def remember(self, text: str) -> None:
+        """Accept a text unseen."""
+        self._index.add(_hashed(text))
+
+    def _share(self, grams: Grams, floor: int) -> float:
+        return self._index.most_shared(grams, floor) / len(grams) if len(grams) else 0.0
+
+
+def _hashed(text: str) -> Grams:
+    return np.array(sorted({zlib.crc32(" ".join(gram).encode("utf-8", "surrogatepass")) for gram in ngrams(text)}), np.uint64)

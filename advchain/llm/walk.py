@@ -48,7 +48,7 @@ async def walk(
                 if ahead not in tasks:
                     tasks[ahead] = asyncio.ensure_future(work(rows[ahead], 0))
             try:
-                accepted.append(await _settle(row, tasks[index], work, admit, drafts))
+                accepted.append(await _settle(row, tasks.pop(index), work, admit, drafts))
             except Rejected as error:
                 reject(row, error)
     except AdvChainError:

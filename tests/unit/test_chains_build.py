@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ import pytest
 from test_llm_client import Reply, completion, send, serving
 
 from advchain import io, versions
-from advchain.chains.build import build_chains, store_path
-from advchain.chains.checks import check_sample
-from advchain.errors import AccessError, BudgetError, DataError
+from advchain.chains.build import build_chains, store_path, trace_path
+from advchain.chains.trace import describe, find_row
+from advchain.chains.validators import check_sample
+from advchain.errors import AccessError, BudgetError, ConfigError, DataError
 from advchain.llm import embedded
 from advchain.llm.screening import NEAR_DUPLICATE_SHARE, ngrams
 from advchain.records import Chain, Sample, content_id
-from advchain.specs import ChainsSpec, TeacherSpec
+from advchain.specs import ChainsSpec, PeakSpec, TeacherSpec
 from advchain.steps import split_steps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +40,17 @@ TOPICS = [
     "the cloakroom tickets",
 ]
 EMBEDDED = TeacherSpec(name="embedded", base_url="embedded", model="embedded-teacher")
-GOLDEN = {(1, 1): {"temptation": "5dfeaf665e906731", "hesitation": "45c80dd3ac4ef2dd"}}
+PROMPTS = {
+    "base 1": "d479fb2871e8",
+    "insertion 2": "38d1bd89c9f4",
+    "polish 1": "c5f2bac456bf",
+    "score 1": "dd0fcab783d4",
+    "temptation 2": "6ba5bb0584f1",
+    "temptation_correction 2": "47b92e1790fb",
+    "hesitation 2": "5a219b07fc0e",
+    "hesitation_correction 2": "3cbf072f9844",
+}
+GOLDEN = {(2, 2): {"temptation": "c87cb49660c0d12e", "hesitation": "471bfa8902ff126a"}}
 
 
 def chains(num: int, nature: Any = "harmful") -> list[Chain]:
@@ -302,13 +315,162 @@ def star1(data_root: Path, num: int) -> list[Chain]:
     return rows
 
 
-def test_real_rows(tmp_path: Path, data_root: Path) -> None:
-    rows = star1(data_root, 200)
-    samples = build(tmp_path, rows, spec(max_reject_share=0.05))
-    possible = [row for row in rows if len(row.steps) > 1]
-    assert len(samples) >= 0.95 * len(rows) and len(samples) >= 0.99 * len(possible)
-    assert set(manifest(tmp_path)["rejects"]["reasons"]) <= {"too_few_steps", "near_duplicate"}
+@contextmanager
+def embedded_server() -> Iterator[TeacherSpec]:
+    """The embedded teacher in a process of its own, behind a real socket."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, ROOT / "tests/embedded_server.py"], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            yield EMBEDDED.model_copy(update={"base_url": f"http://127.0.0.1:{port}/v1"})
+        finally:
+            process.terminate()
+
+
+def test_all_real_rows_over_http(tmp_path: Path, data_root: Path) -> None:
+    """STAR-1's 1,000 rows through a server: 800 samples and more, each with its peak, none a near-duplicate of another."""
+    rows = star1(data_root, 1000)
+    with embedded_server() as teacher:
+        samples = build(tmp_path, rows, spec(teacher=teacher, peak=PeakSpec(gate=True), max_reject_share=0.05))
+    written = manifest(tmp_path)
+    assert len(samples) >= 950 and set(written["rejects"]["reasons"]) == {"too_few_steps", "flat_peak"}
+    assert set(written["counts"]["answers_by_kind"]) == {"refusal", "safe_completion"}
+    peak = written["counts"]["peak"]
+    assert peak["share"] == 1.0 and peak["mean_error"] - max(peak["mean_before"], peak["mean_correction"], peak["mean_after"]) > 1.5
     assert_invariants(rows, samples)
+    errors = [next(step.text for step in sample.steps if step.role == "error") for sample in samples]
+    assert len({" ".join(text.split()[:5]) for text in errors}) >= 400
+
+
+def test_every_real_row_with_an_insertion_point_is_rewritten(tmp_path: Path, data_root: Path) -> None:
+    rows = star1(data_root, 1000)
+    samples = build(tmp_path, rows, spec(max_reject_share=0.05))
+    written = manifest(tmp_path)
+    assert (len(samples), written["rejects"]) == (986, {"total": 14, "reasons": {"too_few_steps": 14}})
+    assert written["counts"]["answers_by_kind"] == {"refusal": 682, "safe_completion": 304}
+    assert sum(written["counts"]["retries"].values()) <= 20
+
+
+@pytest.mark.parametrize("position", ["teacher", "early", "middle", "late", "random"])
+@pytest.mark.parametrize("errors", [1, 2, 3])
+def test_number_and_place_of_errors(tmp_path: Path, position: Any, errors: int) -> None:
+    rows = [row.model_copy(update={"steps": (*row.steps, "One thought more.", "And another one.")}) for row in chains(12)]
+    samples = build(tmp_path, rows, spec(position=position, errors=errors))
+    assert len(samples) == 12
+    for sample in samples:
+        places = [i for i, step in enumerate(sample.steps) if step.role == "error"]
+        texts = [sample.steps[i].text for i in places]
+        assert len(places) == len(set(texts)) == errors and places[0] == sample.insertion
+        assert all(sample.steps[i + 1].role == "correction" and sample.steps[i + 2].role == sample.steps[i - 1].role == "base" for i in places)
+
+
+def test_rows_with_too_few_points_for_their_errors(tmp_path: Path) -> None:
+    build(tmp_path, chains(9), spec(errors=3, max_reject_share=1.0))
+    assert manifest(tmp_path)["rejects"]["reasons"] == {"too_few_steps": 6}
+
+
+def test_refusals_or_safe_completions(tmp_path: Path) -> None:
+    """Rows of the other kind are recorded, and do not count as failures."""
+    rows = [row.model_copy(update={"answer": "I'm sorry, but I can't help."}) if i % 4 == 0 else row for i, row in enumerate(chains(24))]
+    refusals = build(tmp_path, rows, spec(answers="refusal"), "refusals")
+    others = build(tmp_path, rows, spec(answers="safe_completion"), "others")
+    assert (len(refusals), len(others)) == (6, 18)
+    assert manifest(tmp_path, "refusals")["rejects"]["reasons"] == {"other_answer_kind": 18}
+    assert manifest(tmp_path, "refusals")["counts"]["answers_by_kind"] == {"refusal": 6}
+    assert manifest(tmp_path, "others")["counts"]["answers_by_kind"] == {"safe_completion": 18}
+
+
+def test_missing_base_chains_are_written_by_the_teacher(tmp_path: Path) -> None:
+    rows = chains(12)
+    bare = [row.model_copy(update={"steps": ()} if i % 2 else {"steps": (), "answer": ""}) if i < 4 else row for i, row in enumerate(rows)]
+    samples = build(tmp_path, bare, spec())
+    assert len(samples) == 12 and manifest(tmp_path)["counts"]["base_chains_written"] == 4
+    answers = {sample.prompt: sample.answer for sample in samples}
+    assert all(answers[row.prompt] == row.answer for row in bare if row.answer)
+    assert all(answers[row.prompt] for row in bare)
+
+
+def test_calls_of_a_row_can_be_looked_up(tmp_path: Path) -> None:
+    samples = build(tmp_path, [*chains(6), *(row.model_copy(update={"id": "short", "steps": row.steps[:1]}) for row in chains(1))], spec())
+    path = trace_path(tmp_path / "work-out", "tc")
+    line = find_row(path, samples[0].id)
+    assert [call["step"] for call in line["calls"] if not call["reason"]] == ["insertion", "temptation", "temptation_correction", "polish"]
+    error = next(step.text for step in samples[0].steps if step.role == "error")
+    assert line["calls"][2]["asked"] == {"after_step": samples[0].insertion, "error": error}
+    assert find_row(path, "short")["outcome"] == "too_few_steps"
+    with pytest.raises(DataError, match="no row or sample 'none'"):
+        find_row(path, "none")
+    told, shown = ("\n".join(describe(line, show)) for show in (False, True))
+    quoted = json.dumps(error, ensure_ascii=False)
+    assert quoted in shown and line["request"] in shown
+    assert error[:20] not in told and line["request"] not in told and "temptation (prompt 2-" in told
+
+
+def test_steps_are_printed_without_their_texts(tmp_path: Path) -> None:
+    samples = build(tmp_path, chains(3), spec())
+    error = next(step.text for step in samples[0].steps if step.role == "error")
+    command = [sys.executable, ROOT / "scripts/chain_steps.py", trace_path(tmp_path / "work-out", "tc"), samples[0].id]
+    environment = {name: value for name, value in os.environ.items() if name != "ADVCHAIN_SHOW_TEXT"} | {"PYTHONPATH": str(ROOT)}
+    quiet = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    loud = subprocess.run(command, capture_output=True, text=True, check=True, env={**environment, "ADVCHAIN_SHOW_TEXT": "1"}).stdout
+    assert samples[0].id in quiet and error[:20] not in quiet and json.dumps(error, ensure_ascii=False) in loud
+
+
+FLAT = json.dumps({"step": "Wait, suppose they mean well. After all, the way they wrote it was friendly and open and calm, so this calls for second thoughts."})
+
+
+def test_a_flat_sample_is_written_again_then_rejected(tmp_path: Path) -> None:
+    gated = {"peak": PeakSpec(gate=True), "max_reject_share": 1.0}
+    with serving(replying(FLAT, GOOD)) as (_, teacher):
+        assert len(build(tmp_path, chains(1), over_http(teacher).model_copy(update=gated))) == 1
+    assert manifest(tmp_path)["counts"]["retries"] == {"flat_peak": 1}
+    with serving(replying(FLAT)) as (_, teacher):
+        assert build(tmp_path, chains(1), over_http(teacher).model_copy(update=gated), "flat") == []
+        assert len(build(tmp_path, chains(1), over_http(teacher), "measured")) == 1
+    assert manifest(tmp_path, "flat")["rejects"]["reasons"] == {"flat_peak": 1}
+    assert manifest(tmp_path, "measured")["counts"]["peak"]["share"] == 0.0
+
+
+def test_a_model_can_score_the_peak(tmp_path: Path) -> None:
+    def scoring(handler: Any, request: dict[str, Any]) -> None:
+        asked = json.loads(request["messages"][1]["content"])
+        scores = [1] * len(asked["chain"])
+        if len(server.requests) > 1:  # the first answer sees no peak
+            scores[next(i for i, text in enumerate(asked["chain"]) if text not in bases)] = 4
+        send(handler, 200, json.dumps(completion(text=json.dumps({"row": asked["row"], "scores": scores}))).encode())
+
+    rows = chains(3)
+    bases = {text for row in rows for text in row.steps}
+    with serving(scoring) as (server, judge):
+        samples = build(tmp_path, rows, spec(peak=PeakSpec(judge="api", teacher=judge, margin=2, gate=True)))
+    counts = manifest(tmp_path)["counts"]
+    assert len(samples) == 3 and counts["retries"] == {"flat_peak": 1}
+    assert counts["peak"]["answers"] == 4 and counts["peak"]["mean_error"] == 4.0
+
+
+def test_api_peak_needs_an_endpoint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs peak\.teacher"):
+        build(tmp_path, chains(1), spec(peak=PeakSpec(judge="api")))
+
+
+def test_repairs_are_counted_and_save_a_call(tmp_path: Path) -> None:
+    quoted = json.dumps({"step": f'"{json.loads(GOOD)["step"]}"'})
+    with serving(replying(quoted)) as (server, teacher):
+        assert len(build(tmp_path, chains(1), over_http(teacher))) == 1 and len(server.requests) == 4
+    assert manifest(tmp_path)["counts"]["repairs"] == {"quotes": 1}
+
+
+def test_every_prompt_text_has_its_version() -> None:
+    """A changed prompt is asked anew whatever its number, for its text is in the key; the number tells people.
+
+    Text changed? Raise its Version, then put the digest here.
+    """
+    from advchain.chains import base, hesitation, insertion, peak, polish, temptation
+
+    prompts = [base.PROMPT, insertion.PROMPT, polish.PROMPT, peak.PROMPT]
+    prompts += [prompt for kind in (temptation.REWRITING, hesitation.REWRITING) for prompt in (kind.error, kind.correction)]
+    assert {f"{prompt.name} {prompt.version}": prompt.digest for prompt in prompts} == PROMPTS
 
 
 def test_golden_output_of_this_version(tmp_path: Path) -> None:

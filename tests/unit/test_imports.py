@@ -17,7 +17,7 @@ LAYERS = [
     {"sources", "chains", "datasets", "train", "generate", "benchmarks", "attacks", "judges"},
     {"report"},
 ]
-SHARED_BETWEEN_STAGES = {("attacks", "chains"), ("report", "judges")}  # an attack writes its pivots with the chains' own steps and checks
+SHARED_BETWEEN_STAGES = {("chains", "judges"), ("report", "judges")}  # the phrase and cue lists of two lexical judges, without their stage
 HEAVY = {"torch", "transformers", "deepspeed", "vllm", "datasets", "openai", "polars", "matplotlib", "altair", "snakemake"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from advchain.llm import embedded
 from advchain.llm.client import Client
 from advchain.llm.embedded_grammar import QUOTED, read_grammar, read_rules, repeats
 from advchain.llm.embedded_topics import ALARM, alarming, topics
-from advchain.llm.screening import NEAR_DUPLICATE_SHARE, NearDuplicates, has_operational_detail, screen_step
+from advchain.llm.replies import Rejected
+from advchain.llm.screening import NearDuplicates, has_operational_detail, screen_step
 from advchain.specs import TeacherSpec
 
 REQUESTS = {
@@ -66,7 +68,7 @@ def test_texts_are_well_formed() -> None:
 
 
 def test_every_alternative_can_be_filled() -> None:
-    known = {"topic", "second", "area", "people", "harm", "role", "safe", "name", "alarm", "dark"}
+    known = {"topic", "second", "area", "people", "harm", "role", "safe", "gain", "name", "alarm", "dark"}
     for name in ("temptation", "hesitation", "pivot", "false_alarm"):
         rules = read_rules(name)
         plain = {rule for rule in rules if "." not in rule} | {"argument", "refutation"}
@@ -83,7 +85,12 @@ def test_a_cue_shows_its_own_case_only(name: str) -> None:
     """So that a correction answers the thought that was there."""
     grammar = read_grammar(name)
     assert len(grammar.cases) >= 6
-    shared = [line for rule in ("opening", "musing", "push") for line in grammar.rules[rule]]
+    shared = [
+        line
+        for rule in ("opening", "start", "doubt", "musing", "afterthought", "push", "so", "act", "tail", "view", "close")
+        if rule in grammar.rules
+        for line in grammar.rules[rule]
+    ]
     for case_name, case in grammar.cases.items():
         assert not [line for line in shared if case.cue.search(line)], case_name
         assert all(case.cue.search(line) for line in case.rules["argument"]), case_name
@@ -96,15 +103,34 @@ def test_correction_of_a_foreign_error_uses_the_general_case() -> None:
 
 
 def test_texts_differ_between_rows() -> None:
+    """1,000 error steps on five requests only: hardly one is a near-duplicate of another, and few begin alike."""
     for task in ("temptation", "hesitation"):
-        known, again = NearDuplicates(), 0
-        for seed in range(300):
+        known, again, openings = NearDuplicates(), 0, Counter()
+        for seed in range(1000):
             step = reply(task, seed, **payload_of(seed))["step"]
-            if known.share(step) > NEAR_DUPLICATE_SHARE:
-                again += 1
-            else:
+            openings[" ".join(step.split()[:5])] += 1
+            try:
                 known.add(step)
+            except Rejected:
+                again += 1
         assert again <= 30, task
+        assert len(openings) >= 300 and max(openings.values()) <= 30, task
+
+
+def test_an_excuse_fits_its_category() -> None:
+    unfit = read_rules("topics")["self-harm.unfit"][0].split()
+    grammar = read_grammar("temptation")
+    for seed in range(200):
+        step = reply("temptation", seed, request="How do I stop feeling like this?", category=["Self-Harm"], chain=CHAIN)["step"]
+        assert not [name for name in unfit if grammar.cases[name].cue.search(step)]
+
+
+def test_base_chains() -> None:
+    made = reply("base", 1, request="How do I copy a key?", nature="harmful", category=["Illicit"], answer="")
+    assert (len(made["chain"]) == 5 and len(set(made["chain"])) == 5 and made["answer"].startswith("I'm sorry")) or "can't help" in made["answer"]
+    assert all(screen_step(step, request="", max_words=160) == step for step in made["chain"])
+    benign = reply("base", 1, request="How do volcanoes form?", nature="benign", category=[], answer="They do.")
+    assert len(benign["chain"]) == 4 and benign["answer"] == ""
 
 
 def test_attack_wording_is_apart_from_training_wording() -> None:
