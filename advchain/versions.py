@@ -4,7 +4,7 @@ Benchmarks, attacks and judges carry their own VERSION in their file.
 """
 
 SOURCES = 2
-CHAINS = 2
+CHAINS = 3
 DATASETS = 2
 CONTAMINATION = 1
 CARD = 1

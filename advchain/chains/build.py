@@ -50,7 +50,7 @@ def build_chains(source: Path, output: Path, spec: ChainsSpec, work: Path) -> No
         AccessError, BudgetError: from the client; finished answers are kept.
     """
     timer = io.StageTimer()
-    rows = SourceRows(source, derive_seed(spec.seed, "chains", spec.name))
+    rows = SourceRows(source, derive_seed(spec.seed, "chains", spec.kind))  # sets of one kind draw the same rows
     run = Build(spec, rows, work)
     made = Path(work) / f"{spec.name}.samples.jsonl"
     try:
