@@ -16,7 +16,7 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(
         level=os.environ.get("ADVCHAIN_LOG", "INFO").upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "filelock", "fsspec", "urllib3"):
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "filelock", "fsspec", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         main()

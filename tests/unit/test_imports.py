@@ -18,7 +18,7 @@ LAYERS = [
     {"report"},
 ]
 SHARED_BETWEEN_STAGES = {("attacks", "chains"), ("report", "judges")}  # an attack writes its pivots with the chains' own steps and checks
-HEAVY = {"torch", "transformers", "deepspeed", "vllm", "datasets", "openai", "polars", "matplotlib", "altair", "snakemake"}
+HEAVY = {"torch", "transformers", "deepspeed", "vllm", "datasets", "aiohttp", "polars", "matplotlib", "altair", "snakemake"}
 
 
 def imported(path: Path) -> set[str]:
