@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test sandbox setup lint format schema clean vllm dag
+.PHONY: run test sandbox setup lint format schema clean vllm dag bench-teacher
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -48,6 +48,10 @@ vllm:
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/generate-cpu.txt)
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check -r envs/generate-cpu.txt
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+
+# The API client against an endpoint in another process, two peers beside it (they get .venv-peers); about five minutes. The last line is one JSON object.
+bench-teacher: setup
+	$(BIN)/python tests/bench/teacher.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall
