@@ -72,6 +72,7 @@ class _Front(Generic[R, T]):
         self.rows, self.work, self.window, self.drafts, self.check = rows, work, window, drafts, check
         self.tasks: dict[int, asyncio.Task[list[T | Rejected]]] = {}
         self.next = self.bound = self.in_progress = 0
+        self.stopped = False
 
     def advance(self, bound: int) -> None:
         """Rows before `bound` will be walked whatever comes: start as many as the window allows."""
@@ -80,10 +81,10 @@ class _Front(Generic[R, T]):
 
     def stop(self) -> None:
         """Start no more rows."""
-        self.bound = 0
+        self.stopped = True
 
     def _fill(self) -> None:
-        while self.next < self.bound and self.in_progress < self.window:
+        while not self.stopped and self.next < self.bound and self.in_progress < self.window:
             task = asyncio.ensure_future(self._draft(self.rows[self.next]))
             self.tasks[self.next] = task
             self.next += 1
