@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test sandbox setup lint format schema clean vllm dag bench-data bench-chains
+.PHONY: run test sandbox setup lint format schema clean vllm dag bench-data bench-chains bench-teacher
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -56,6 +56,10 @@ vllm:
 # Time and memory of rewriting 1k, 10k and 100k rows with the embedded teacher; the last line is one JSON object.
 bench-chains: setup
 	$(BIN)/python tests/bench/chains.py
+
+# The API client against an endpoint in another process, two peers beside it (they get .venv-peers); about five minutes. The last line is one JSON object.
+bench-teacher: setup
+	$(BIN)/python tests/bench/teacher.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

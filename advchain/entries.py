@@ -72,9 +72,14 @@ class TeacherEntry(Section):
     api_key_env: str | None = None
     temperature: float = 0.7
     max_tokens: int = 1024
-    max_in_flight: int = 16
-    timeout_seconds: float = 120.0
-    max_retries: int = 5
+    max_in_flight: int = Field(16, ge=1, description="the most calls open at once; how many and how fast is found while running")
+    timeout_seconds: float = Field(120.0, gt=0, description="for a whole answer")
+    connect_timeout_seconds: float = Field(10.0, gt=0)
+    read_timeout_seconds: float | None = Field(None, gt=0, description="between two bytes; leave unset for models that think before the first one")
+    max_retries: int = Field(5, ge=0)
+    requests_per_minute: float | None = Field(None, gt=0, description="known limit; unset = found while running, or read from the provider's headers")
+    tokens_per_minute: float | None = Field(None, gt=0)
+    strict_model: bool = Field(False, description="stop when answers come from another model than before; else it is only reported")
     usd_per_million_input: float = 0.0
     usd_per_million_output: float = 0.0
     budget_usd: float | None = None

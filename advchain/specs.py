@@ -50,7 +50,12 @@ class TeacherSpec(Spec):
     max_tokens: int = 1024
     max_in_flight: int = 16
     timeout_seconds: float = 120.0
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float | None = None
     max_retries: int = 5
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    strict_model: bool = False
     usd_per_million_input: float = 0.0
     usd_per_million_output: float = 0.0
     budget_usd: float | None = None

@@ -176,7 +176,7 @@ async def _attack(
 
     def admit(made: tuple[Item, str]) -> None:
         known.add(made[1])
-        progress.update(1)
+        progress.update(1, client.status())
 
     async with Client(teacher, store) as client:
         asker = Asker(client, spec.seed, options.attempts)

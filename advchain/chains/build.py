@@ -22,7 +22,8 @@ from advchain.chains.rows import SourceRows
 from advchain.chains.trace import Trace
 from advchain.errors import ConfigError, DataError
 from advchain.llm.ask import Asker
-from advchain.llm.client import EMBEDDED, Client, endpoint_family
+from advchain.llm.client import Client
+from advchain.llm.endpoint import EMBEDDED, endpoint_family
 from advchain.llm.replies import Rejected
 from advchain.llm.screening import NearDuplicates
 from advchain.llm.walk import walk

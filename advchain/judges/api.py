@@ -86,7 +86,7 @@ class ApiJudge(AnswerJudge):
         except AnswerError:
             return make_verdict(self.name, response, "unparsed", reason="no proper reply")
         finally:
-            progress.update()
+            progress.update(1, client.status())
         label, score, detail = self._read(completion)
         return make_verdict(self.name, response, label, score, model=completion.model, **detail)
 

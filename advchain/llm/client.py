@@ -1,51 +1,50 @@
 """The one client for every model behind an API: teachers, attack teachers, judges.
 
-Answers are stored before they are used, so that nothing is paid for twice; faults are retried here and nowhere else. The
-embedded teacher is reached through the same code: only the transport under the HTTP client differs.
+Answers are stored before they are used, so that nothing is paid for twice; faults are retried here and nowhere else; the dispatcher says when a call may
+be sent. The embedded teacher is reached through the same code: only the wire differs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
-from urllib.parse import urlsplit
 
-from advchain.errors import AccessError, AdvChainError, ConfigError
-from advchain.llm import embedded
-from advchain.llm.faults import MAX_BODY_BYTES, MAX_WAIT_SECONDS, AnswerError, Body, Fault, MalformedBody, parse_body, safe_message, status_fault
+from advchain.errors import AdvChainError, StorageError
+from advchain.llm.completion import Completion
+from advchain.llm.dispatch import OUTAGE_SECONDS, Dispatcher, Outcome, Turn
+from advchain.llm.endpoint import EMBEDDED, endpoint_family, read_key
+from advchain.llm.faults import (
+    BILLED_KINDS,
+    MAX_WAIT_SECONDS,
+    AnswerError,
+    Body,
+    EndpointError,
+    Fault,
+    MalformedBody,
+    advice,
+    error_fields,
+    parse_body,
+    safe_message,
+    status_fault,
+)
+from advchain.llm.keeping import Keeper
+from advchain.llm.limits import told_limits
+from advchain.llm.pacing import Pacer
 from advchain.llm.usage import Budget, Usage
+from advchain.llm.wire import Reply, make_wire
 from advchain.specs import TeacherSpec
 from advchain.store import Store, make_key
 
+__all__ = ["AnswerError", "Client", "Completion", "Messages", "endpoint_family"]
 log = logging.getLogger(__name__)
 
 Messages = Sequence[Mapping[str, str]]
-EMBEDDED = "embedded"
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # names to recognise, nothing is bound here
 KEY_SCHEMA = 1  # bump when the meaning of the key's parts changes
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One answer. `finish_reason` is the server's, or "context_length" / "content_filter" for a request it would not take."""
-
-    text: str
-    finish_reason: str
-    model: str
-    input_tokens: int
-    output_tokens: int
-    cached: bool = False
-
-    @property
-    def whole(self) -> bool:
-        """True for an answer worth keeping: finished and not empty."""
-        return self.finish_reason == "stop" and bool(self.text.strip())
+MAX_REJECTIONS = 50  # 429s that one call bears while others are answered
 
 
 class Client:
@@ -53,7 +52,7 @@ class Client:
 
     Args:
         teacher: endpoint, model, decoding, limits, prices.
-        store: where whole answers are kept; None asks every time.
+        store: where whole answers are kept, and beside it a log of faults; None asks every time.
         backoff_seconds: first wait after a fault without Retry-After; doubles with each attempt, +-25 % jitter.
 
     Raises:
@@ -64,18 +63,22 @@ class Client:
     def __init__(self, teacher: TeacherSpec, store: Store | None = None, *, backoff_seconds: float = 1.0) -> None:
         self.teacher, self.store, self.backoff_seconds = teacher, store, backoff_seconds
         self.family = endpoint_family(teacher)
-        self.usage = Usage()
-        self.budget = Budget(teacher, self.usage)
-        self._secret = _read_key(teacher)
-        self._slots = asyncio.Semaphore(teacher.max_in_flight)
-        self._openai = _connect(teacher, self._secret)
+        self.usage, self.budget = Usage(), Budget(teacher)
+        self.dispatcher = Dispatcher(teacher.max_in_flight, Pacer(teacher.requests_per_minute, teacher.tokens_per_minute, paced=teacher.base_url != EMBEDDED))
+        self._secret = read_key(teacher)
+        self._keeper = Keeper(store) if store is not None else None
+        self._wire = make_wire(teacher, self._secret)
+        self._asked: dict[str, asyncio.Event] = {}
         self._fatal: AdvChainError | None = None
         self._answered_as = ""
+        self._start = time.monotonic()
+        if store is not None and teacher.budget_usd is not None:
+            self.budget.spent = sum(self.budget.price(value["input_tokens"], value["output_tokens"]) for value in store.values())
 
     async def complete(self, messages: Messages, *, seed: int, sample_index: int = 0, purpose: str) -> Completion:
         """Return the answer to `messages`, from the store or from the endpoint.
 
-        Truncated, filtered and empty answers are returned but never stored: ask again with another seed.
+        Truncated, filtered and empty answers are returned but never stored: ask again with another seed. Equal requests in flight are sent once.
 
         Args:
             messages: chat messages with "role" and "content".
@@ -83,20 +86,27 @@ class Client:
             purpose: label of the call in the usage figures; not part of the key.
 
         Raises:
-            AccessError: the endpoint refuses (key, quota, model) or stays down; every later call raises it again without being sent.
+            EndpointError: an AccessError; the endpoint refuses (key, quota, model) or stays down. Every later call raises it again without being sent.
             AnswerError: only this request gets no proper answer.
             BudgetError: the call could pass `budget_usd`.
+            StorageError: the answer could not be stored.
         """
         key = self.key(messages, seed, sample_index)
-        if (known := self._recall(key, purpose)) is not None:
+        while (known := self._recall(key, purpose)) is None and key in self._asked:
+            await self._asked[key].wait()
+        if known is not None:
             return known
-        async with self._slots:
-            body = await self._ask(messages, seed, purpose)
-        completion = Completion(body.text, body.finish_reason, body.model, body.input_tokens, body.output_tokens)
-        if self.store is None or not completion.whole:
+        done = self._asked[key] = asyncio.Event()
+        try:
+            completion = await self._ask(key, messages, seed, purpose)
+            if self._keeper is not None and completion.whole:
+                await self._keeper.keep(key, {name: value for name, value in vars(completion).items() if name != "cached"})
             return completion
-        self.store.put(key, {name: value for name, value in vars(completion).items() if name != "cached"})
-        return Completion(**self.store.get(key) or {})  # two equal requests in flight: the first stored answer counts
+        except StorageError as error:
+            raise self._stop(error) from None  # what cannot be kept must not be bought
+        finally:
+            del self._asked[key]
+            done.set()
 
     def key(self, messages: Messages, seed: int, sample_index: int = 0) -> str:
         """Return the store key: everything the answer depends on."""
@@ -112,9 +122,16 @@ class Client:
             sample_index=sample_index,
         )
 
+    def status(self) -> str:
+        """Return what a progress line should show: rate, calls in flight, spend."""
+        usage, seconds = self.usage, max(time.monotonic() - self._start, 1e-9)
+        limit = f" of {self.teacher.budget_usd:g}" if self.teacher.budget_usd is not None else ""
+        spend = f", {usage.paid_usd:.4f}{limit} USD" if self.teacher.usd_per_million_output or self.teacher.usd_per_million_input else ""
+        return f"{usage.num_calls / seconds:.1f} calls/s, {self.dispatcher.in_flight} in flight{spend}{', endpoint down' if self.dispatcher.open else ''}"
+
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._openai.close()
+        await self._wire.close()
 
     async def __aenter__(self) -> Client:
         return self
@@ -127,72 +144,98 @@ class Client:
         if value is None:
             return None
         completion = Completion(**value, cached=True)
-        self._count(completion.input_tokens, completion.output_tokens, purpose, cached=True)
+        self._answered_as = self._answered_as or completion.model
+        self._count(completion, purpose)
         return completion
 
-    def _count(self, input_tokens: int, output_tokens: int, purpose: str, cached: bool) -> None:
-        self.usage.add(input_tokens, output_tokens, self.budget.price(input_tokens, output_tokens), purpose, cached)
+    def _count(self, completion: Completion, purpose: str) -> float:
+        usd = self.budget.price(completion.input_tokens, completion.output_tokens)
+        self.usage.add(completion.input_tokens, completion.output_tokens, usd, purpose, completion.cached, completion.snapshot)
+        return usd
 
-    async def _ask(self, messages: Messages, seed: int, purpose: str) -> Body:
+    async def _ask(self, key: str, messages: Messages, seed: int, purpose: str) -> Completion:
         """Send until an answer comes, the retries are used up, or the fault is one that waiting does not mend."""
-        fault = Fault("none", True, "no attempt was made")
-        for attempt in range(self.teacher.max_retries + 1):
-            if attempt:
-                await asyncio.sleep(self._pause(attempt, fault))
-            outcome = await self._attempt(messages, seed, purpose)
-            if isinstance(outcome, Body):
+        attempt = num_rejections = num_sent = 0
+        delay, seen = 0.0, self.dispatcher.num_answered
+        while True:
+            turn = await self.dispatcher.enter(attempt, delay)
+            num_sent += 1
+            outcome = await self._attempt(turn, messages, seed, purpose, num_sent)
+            if isinstance(outcome, Completion):
                 return outcome
-            fault = outcome
+            fault, others_are_answered = outcome, self.dispatcher.num_answered > seen
             self.usage.faults[fault.kind] += 1
+            if self._keeper is not None:
+                self._keeper.note(key, num_sent, fault)
             if fault.row:
-                return Body("", fault.row, self.teacher.model, 0, 0)
+                return Completion("", fault.row, self.teacher.model, 0, 0)
             if not fault.retry:
-                raise self._stop(AccessError(f"{self._where()}: {fault.detail}. {self._advice(fault)}"))
-        if fault.kind == "malformed" and self.usage.num_calls:
-            raise AnswerError(f"{self._where()}: no proper answer in {self.teacher.max_retries + 1} attempts ({fault.detail}).")
-        raise self._stop(
-            AccessError(f"{self._where()}: gave up after {self.teacher.max_retries + 1} attempts; the last fault: {fault.detail}. {self._advice(fault)}")
-        )
+                raise self._stop(EndpointError(f"{self._where()}: {fault.detail}. {advice(fault, self.teacher)}", fault.kind))
+            limited = fault.kind in ("rate_limit", "concurrency")
+            num_rejections += limited
+            if not (limited and others_are_answered and num_rejections < MAX_REJECTIONS):
+                attempt += 1  # a 429 while others are answered is no sign that this call cannot be
+            if attempt > self.teacher.max_retries or self._is_gone():
+                raise self._give_up(fault, num_sent, others_are_answered)
+            delay, seen = self._pause(max(attempt, 1), fault), self.dispatcher.num_answered
 
-    async def _attempt(self, messages: Messages, seed: int, purpose: str) -> Body | Fault:
-        import httpx2
-        import openai
-
-        if self._fatal is not None:
-            raise self._fatal
-        reserved = self._reserve(messages)
+    async def _attempt(self, turn: Turn, messages: Messages, seed: int, purpose: str, num_sent: int) -> Completion | Fault:
+        """Use one turn: reserve, send, read, account; the turn is given back in every case."""
+        outcome: Completion | Fault = Fault("cancelled", True, "")
         try:
-            body = await self._send(messages, seed)
-        except openai.APIStatusError as error:
-            return self._status_fault(error, messages)
-        except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException):
-            return Fault("timeout", True, f"no whole answer within timeout_seconds = {self.teacher.timeout_seconds:g}")
-        except (openai.APIConnectionError, httpx2.TransportError, httpx2.DecodingError) as error:
-            cause = error.__cause__ or error
-            return Fault("connection", True, f"connection failed ({type(cause).__name__})")
+            if self._fatal is not None:
+                raise self._fatal
+            outcome = await self._send(messages, seed, purpose, num_sent)
+            return outcome
+        finally:
+            wait = outcome.wait if isinstance(outcome, Fault) else None
+            self.dispatcher.leave(turn, _outcome(outcome), None if wait is None else min(wait, MAX_WAIT_SECONDS))
+
+    async def _send(self, messages: Messages, seed: int, purpose: str, num_sent: int) -> Completion | Fault:
+        teacher, start = self.teacher, time.monotonic()
+        reserved = cost = self._reserve(messages)  # a cancelled call may be charged
+        try:
+            reply = await self._wire.post(
+                {
+                    "model": teacher.model,
+                    "messages": [dict(message) for message in messages],
+                    "temperature": teacher.temperature,
+                    "max_tokens": teacher.max_tokens,
+                    "seed": seed,
+                }
+            )
+            outcome = reply if isinstance(reply, Fault) else self._read(reply, messages)
+            cost = reserved if isinstance(outcome, Fault) and outcome.kind in BILLED_KINDS else 0.0
+            if isinstance(outcome, Fault):
+                return outcome
+            completion = Completion(
+                outcome.text,
+                outcome.finish_reason,
+                outcome.model,
+                outcome.input_tokens or sum(len(message["content"]) for message in messages) // 4,  # where the server counts nothing
+                outcome.output_tokens or len(outcome.text) // 4,
+                fingerprint=outcome.fingerprint,
+                seconds=round(time.monotonic() - start, 3),
+                attempts=num_sent,
+            )
+            cost = self._count(completion, purpose)
+        finally:
+            self.budget.settle(reserved, cost)
+        self.dispatcher.pacer.answered(completion.input_tokens + completion.output_tokens)
+        self._watch_model(completion.model)
+        return completion
+
+    def _read(self, reply: Reply, messages: Messages) -> Body | Fault:
+        if reply.headers:
+            self.dispatcher.pacer.told(told_limits(reply.headers))
+        if reply.status != 200:
+            code, message = error_fields(reply.raw)
+            shown = safe_message(message, self._secret, [item["content"] for item in messages])
+            return status_fault(reply.status, safe_message(code, self._secret, [], 60), shown, reply.headers)
+        try:
+            return parse_body(reply.raw)
         except MalformedBody as error:
             return Fault("malformed", True, f"the body is no chat completion ({error})")
-        finally:
-            self.budget.release(reserved)
-        self._count(body.input_tokens, body.output_tokens, purpose, cached=False)
-        self._watch_model(body.model)
-        return body
-
-    async def _send(self, messages: Messages, seed: int) -> Body:
-        teacher = self.teacher
-        sent: Any = [dict(message) for message in messages]
-        async with (
-            asyncio.timeout(teacher.timeout_seconds),  # over everything: a slow drip must end too
-            self._openai.chat.completions.with_streaming_response.create(
-                model=teacher.model, messages=sent, temperature=teacher.temperature, max_tokens=teacher.max_tokens, seed=seed
-            ) as response,
-        ):
-            raw = bytearray()
-            async for block in response.iter_bytes():
-                raw += block
-                if len(raw) > MAX_BODY_BYTES:
-                    raise MalformedBody(f"more than {MAX_BODY_BYTES >> 20} MiB")
-        return parse_body(bytes(raw))
 
     def _reserve(self, messages: Messages) -> float:
         try:
@@ -200,85 +243,49 @@ class Client:
         except AdvChainError as error:
             raise self._stop(error) from None
 
-    def _status_fault(self, error: Any, messages: Messages) -> Fault:
-        body = error.body if isinstance(error.body, dict) else {}
-        message = str(body.get("message") or "")
-        code = str(error.code or body.get("type") or "")[:60]
-        shown = safe_message(message, self._secret, [item["content"] for item in messages])
-        return status_fault(error.status_code, safe_message(code, self._secret, []), shown, error.response.headers)
-
     def _pause(self, attempt: int, fault: Fault) -> float:
         if fault.wait is not None:
             return min(fault.wait, MAX_WAIT_SECONDS) + random.uniform(0, 0.05)
         return min(self.backoff_seconds * 2.0 ** (attempt - 1), MAX_WAIT_SECONDS) * random.uniform(0.75, 1.25)
 
+    def _is_gone(self) -> bool:
+        """True when the endpoint has been down for so long that the stage should end, or never was up."""
+        dispatcher = self.dispatcher
+        never_up = not dispatcher.num_answered and dispatcher.failed_probes > self.teacher.max_retries
+        return never_up or dispatcher.down_seconds > OUTAGE_SECONDS
+
+    def _give_up(self, fault: Fault, num_sent: int, others_are_answered: bool) -> AdvChainError:
+        """Only this call is lost when others were answered since its last attempt, or when its answers alone are no completions; else the stage ends."""
+        attempts = f"{num_sent} attempt{'s' if num_sent > 1 else ''}"
+        if (others_are_answered and not self._is_gone()) or (fault.kind == "malformed" and self.usage.num_calls):
+            return AnswerError(f"{self._where()}: no proper answer in {attempts} ({fault.detail}).")
+        text = f"{self._where()}: gave up after {attempts}; the last fault: {fault.detail}. {advice(fault, self.teacher)}"
+        return self._stop(EndpointError(text, fault.kind))
+
     def _stop(self, error: AdvChainError) -> AdvChainError:
         """Remember the first error that ends the stage: calls that still wait must not be sent."""
         self._fatal = self._fatal or error
+        self.dispatcher.stop()
         return error
 
     def _where(self) -> str:
         return f"teacher '{self.teacher.name}' (model {self.teacher.model} at {self.family})"
 
-    def _advice(self, fault: Fault) -> str:
-        """Say what the user can do; keys are named by environment variable, never by value."""
-        key = f"the key in the environment variable {self.teacher.api_key_env}" if self.teacher.api_key_env else "api_key_env (none is set for this teacher)"
-        advice = {
-            "quota": f"The account behind {key} has no credit left; top it up.",
-            "status_401": f"Check {key}.",
-            "status_403": f"Check {key} and whether its account may use this model.",
-            "status_404": "Check model and base_url (it usually ends in /v1).",
-            "malformed": "Check base_url (it usually ends in /v1): what answers there is no chat completions endpoint.",
-        }.get(fault.kind, "Check that the endpoint is up" if fault.retry else "Check model, max_tokens and base_url of the teacher")
-        if fault.wait is not None and fault.wait > MAX_WAIT_SECONDS:
-            advice = f"It asks to wait {fault.wait:g} s, more than the {MAX_WAIT_SECONDS:g} s we wait"
-        return f"{advice.rstrip('.')}. Finished answers are kept; run again to go on."
-
     def _watch_model(self, model: str) -> None:
-        if self._answered_as and model != self._answered_as:
-            log.warning("%s: answers now come from model '%s', before from '%s'; each row records its own", self._where(), model[:80], self._answered_as[:80])
-        self._answered_as = model
+        before, self._answered_as = self._answered_as, model
+        if not before or model == before:
+            return
+        text = f"{self._where()}: answers now come from model '{model}', before from '{before}'"
+        if self.teacher.strict_model:
+            text += ". Name a dated snapshot as the model, or set strict_model: false to go on; each row records its own model."
+            raise self._stop(EndpointError(text, "model_changed"))
+        log.warning("%s; each row records its own", text)
 
 
-def endpoint_family(teacher: TeacherSpec) -> str:
-    """Return the part of the endpoint that an answer depends on.
-
-    "embedded" with its version, "local" for a loopback server (whose port is another one in every job), else the host.
-
-    Raises:
-        ConfigError: `base_url` is no http(s) URL, or carries credentials.
-    """
-    if teacher.base_url == EMBEDDED:
-        return f"{EMBEDDED}-{embedded.VERSION}"
-    url = urlsplit(teacher.base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ConfigError(f"teacher '{teacher.name}': base_url must be 'embedded' or start with http:// or https://.")
-    if url.username or url.password or url.query:
-        raise ConfigError(f"teacher '{teacher.name}': base_url must not carry a user, password or query; name the key's environment variable in api_key_env.")
-    return "local" if url.hostname in LOOPBACK else url.hostname
-
-
-def _read_key(teacher: TeacherSpec) -> str | None:
-    if teacher.budget_usd is not None and teacher.base_url != EMBEDDED and not (teacher.usd_per_million_input or teacher.usd_per_million_output):
-        raise ConfigError(f"teacher '{teacher.name}': budget_usd needs prices. Set usd_per_million_input and usd_per_million_output, or drop budget_usd.")
-    if not teacher.api_key_env:
-        return None
-    key = os.environ.get(teacher.api_key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        state = "holds characters that no key has" if key else "is not set"
-        raise AccessError(f"teacher '{teacher.name}': environment variable {teacher.api_key_env} {state}. Put the API key there, or choose another teacher.")
-    return key
-
-
-def _connect(teacher: TeacherSpec, key: str | None) -> Any:
-    import httpx2
-    import openai
-
-    limits = httpx2.Limits(max_connections=teacher.max_in_flight, max_keepalive_connections=teacher.max_in_flight)
-    timeout = httpx2.Timeout(teacher.timeout_seconds, connect=min(10.0, teacher.timeout_seconds))
-    if teacher.base_url == EMBEDDED:
-        http = httpx2.AsyncClient(transport=embedded.transport(), timeout=timeout)
-        return openai.AsyncOpenAI(api_key=EMBEDDED, base_url="http://embedded/v1", http_client=http, max_retries=0)
-    proxied = urlsplit(teacher.base_url).hostname not in LOOPBACK  # a proxy cannot reach our own loopback
-    http = httpx2.AsyncClient(limits=limits, timeout=timeout, follow_redirects=True, trust_env=proxied)
-    return openai.AsyncOpenAI(api_key=key or "none", base_url=teacher.base_url, http_client=http, max_retries=0)
+def _outcome(result: Completion | Fault) -> Outcome:
+    if isinstance(result, Completion):
+        return "answered"
+    if result.overload:
+        return "overload"
+    names: dict[str, Outcome] = {"rate_limit": "rate", "concurrency": "concurrency"}
+    return names.get(result.kind, "other")

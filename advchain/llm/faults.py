@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from advchain.errors import AdvChainError
+from advchain.errors import AccessError, AdvChainError
+from advchain.llm.limits import retry_after
+from advchain.specs import TeacherSpec
 
 MAX_BODY_BYTES = 8 << 20  # a chat answer is a few KiB; a server that sends more is broken
 MAX_WAIT_SECONDS = 60.0  # cap on Retry-After: a limit that asks for longer ends in an error that names it
+BILLED_KINDS = ("timeout", "read_timeout", "cut", "reset", "connection", "malformed")  # the endpoint may have answered, and may charge for it
 QUOTA_CODES = ("insufficient_quota", "insufficient_balance", "billing_hard_limit_reached", "quota_exceeded")
+STATUS_KINDS = {400: "bad_request", 401: "auth", 403: "forbidden", 404: "not_found", 422: "bad_request"}
 ROW_CODES = {
     "context_length_exceeded": "context_length",
     "content_filter": "content_filter",
     "content_policy_violation": "content_filter",
     "data_inspection_failed": "content_filter",
 }
+
+
+class EndpointError(AccessError):
+    """The endpoint refuses or stays down. `kind` says how: quota, auth, forbidden, not_found, bad_request, rate_limit, concurrency, server, timeout, ..."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class AnswerError(AdvChainError, RuntimeError):
@@ -33,13 +42,17 @@ class MalformedBody(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One failed attempt. `kind` is counted; `retry` False stops the stage; `row` is a finish reason that concerns this request only."""
+    """One failed attempt. `kind` is counted; `retry` False stops the stage; `row` is a finish reason that concerns this request only.
+
+    `overload` marks what a struggling endpoint does; `wait` is what it asks for, in seconds.
+    """
 
     kind: str
     retry: bool
     detail: str
     wait: float | None = None
     row: str = ""
+    overload: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,7 @@ class Body:
     model: str
     input_tokens: int
     output_tokens: int
+    fingerprint: str = ""
 
 
 def status_fault(status: int, code: str, message: str, headers: Mapping[str, str]) -> Fault:
@@ -60,29 +74,14 @@ def status_fault(status: int, code: str, message: str, headers: Mapping[str, str
         return Fault(row, False, detail, row=row)
     if status == 402 or code in QUOTA_CODES:
         return Fault("quota", False, detail)
-    if status in (408, 409, 425, 429) or status >= 500:
-        kind = "rate_limit" if status == 429 else "server"
-        return Fault(kind, True, detail, wait=retry_after(headers.get("retry-after")))
-    return Fault(f"status_{status}", False, detail)
-
-
-def retry_after(value: str | None, now: float | None = None) -> float | None:
-    """Return the seconds a Retry-After header asks for (number or HTTP date), None when absent or nonsense; never negative.
-
-    >>> retry_after("1.5"), retry_after("-3"), retry_after("soon")
-    (1.5, 0.0, None)
-    """
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            date = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = date.timestamp() - (time.time() if now is None else now)
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+    if status == 429:
+        kind = "concurrency" if "concurren" in f"{code} {message}".lower() else "rate_limit"
+        return Fault(kind, True, detail, wait=retry_after(headers))
+    if status in (408, 409, 425) or status >= 500:
+        return Fault("server", True, detail, wait=retry_after(headers), overload=True)
+    if 300 <= status < 400:
+        detail += ", a redirect, which is not followed"
+    return Fault(STATUS_KINDS.get(status, f"status_{status}"), False, detail)
 
 
 def safe_message(message: str, secret: str | None, contents: list[str], limit: int = 200) -> str:
@@ -118,9 +117,10 @@ def parse_body(raw: bytes) -> Body:
     return Body(
         text=content or "",
         finish_reason=str(choices[0].get("finish_reason") or "stop"),
-        model=str(value.get("model") or ""),
+        model=str(value.get("model") or "")[:120],
         input_tokens=_count(usage.get("prompt_tokens")),
         output_tokens=_count(usage.get("completion_tokens")),
+        fingerprint=str(value.get("system_fingerprint") or "")[:80],
     )
 
 
@@ -137,3 +137,33 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("duplicate keys")
     return value
+
+
+def error_fields(raw: bytes) -> tuple[str, str]:
+    """Return (code, message) of an error body in the forms that are in use; empty where it is none."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return "", ""
+    error = value.get("error", value) if isinstance(value, dict) else None
+    if isinstance(error, str):
+        return "", error
+    if not isinstance(error, dict):
+        return "", ""
+    return str(error.get("code") or error.get("type") or ""), str(error.get("message") or "")
+
+
+def advice(fault: Fault, teacher: TeacherSpec) -> str:
+    """Say what the user can do; keys are named by environment variable, never by value."""
+    key = f"the key in the environment variable {teacher.api_key_env}" if teacher.api_key_env else "api_key_env (none is set for this teacher)"
+    known = {
+        "quota": f"The account behind {key} has no credit left; top it up.",
+        "auth": f"Check {key}.",
+        "forbidden": f"Check {key} and whether its account may use this model.",
+        "not_found": "Check model and base_url (it usually ends in /v1).",
+        "malformed": "Check base_url (it usually ends in /v1): what answers there is no chat completions endpoint.",
+    }
+    text = known.get(fault.kind, "Check that the endpoint is up" if fault.retry else "Check model, max_tokens and base_url of the teacher")
+    if fault.wait is not None and fault.wait > MAX_WAIT_SECONDS:
+        text = f"It asks to wait {fault.wait:g} s, more than the {MAX_WAIT_SECONDS:g} s we wait"
+    return f"{text.rstrip('.')}. Finished answers are kept; run again to go on."

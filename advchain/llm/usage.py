@@ -21,10 +21,11 @@ class Usage:
     usd: float = 0.0
     paid_usd: float = 0.0
     by_purpose: Counter[str] = field(default_factory=Counter)
+    snapshots: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 
-    def add(self, input_tokens: int, output_tokens: int, usd: float, purpose: str, cached: bool) -> None:
-        """Count one answer, bought now or earlier (`cached`)."""
+    def add(self, input_tokens: int, output_tokens: int, usd: float, purpose: str, cached: bool, snapshot: str = "") -> None:
+        """Count one answer, bought now or earlier (`cached`); `snapshot` is the model that gave it, as the server names it."""
         self.num_calls += not cached
         self.num_cached += cached
         self.input_tokens += input_tokens
@@ -32,6 +33,7 @@ class Usage:
         self.usd += usd
         self.paid_usd += 0.0 if cached else usd
         self.by_purpose[purpose] += 1
+        self.snapshots[snapshot] += 1
 
     def figures(self) -> dict[str, Any]:
         """Return the totals that depend on the work alone, not on what was cached: they go into the manifest."""
@@ -41,6 +43,7 @@ class Usage:
             "output_tokens": self.output_tokens,
             "usd": round(self.usd, 6),
             "answers_by_purpose": dict(sorted(self.by_purpose.items())),
+            "answers_by_model": dict(sorted(self.snapshots.items())),
         }
 
     def __str__(self) -> str:
@@ -50,11 +53,14 @@ class Usage:
 
 
 class Budget:
-    """Reserve the most a call can cost before it is sent; refuse when what is spent and reserved would pass the limit."""
+    """Reserve the most a call can cost before it is sent; refuse when what is spent and reserved would pass the limit.
 
-    def __init__(self, teacher: TeacherSpec, usage: Usage) -> None:
-        self.teacher, self.usage = teacher, usage
-        self.reserved = 0.0
+    Spent is what all stored answers cost, used or not, and what this run paid. A call that broke off may have been charged: it counts in full.
+    """
+
+    def __init__(self, teacher: TeacherSpec, spent: float = 0.0) -> None:
+        self.teacher = teacher
+        self.spent, self.reserved = spent, 0.0
 
     def price(self, input_tokens: int, output_tokens: int) -> float:
         """Return USD for one answer."""
@@ -68,14 +74,15 @@ class Budget:
         """
         worst = self.price(num_characters // 3 + 16, self.teacher.max_tokens)
         limit = self.teacher.budget_usd
-        if limit is not None and self.usage.usd + self.reserved + worst > limit:
+        if limit is not None and self.spent + self.reserved + worst > limit:
             raise BudgetError(
-                f"teacher '{self.teacher.name}': the next call could cost {worst:.4f} USD; {self.usage.usd:.4f} are spent, {self.reserved:.4f} in flight, "
+                f"teacher '{self.teacher.name}': the next call could cost {worst:.4f} USD; {self.spent:.4f} are spent, {self.reserved:.4f} in flight, "
                 f"budget_usd is {limit:g}. Finished answers are kept: raise budget_usd and run again to ask only what is missing."
             )
         self.reserved += worst
         return worst
 
-    def release(self, amount: float) -> None:
-        """Give a reservation back once the real cost is known."""
-        self.reserved -= amount
+    def settle(self, reserved: float, cost: float) -> None:
+        """Replace a reservation by what the call cost."""
+        self.reserved -= reserved
+        self.spent += cost

@@ -18,7 +18,7 @@ LAYERS = [
     {"report"},
 ]
 SHARED_BETWEEN_STAGES = {("chains", "judges"), ("report", "judges")}  # the phrase and cue lists of two lexical judges, without their stage
-HEAVY = {"torch", "transformers", "deepspeed", "vllm", "datasets", "openai", "polars", "matplotlib", "altair", "snakemake"}
+HEAVY = {"torch", "transformers", "deepspeed", "vllm", "datasets", "openai", "aiohttp", "polars", "matplotlib", "altair", "snakemake"}
 
 
 def imported(path: Path) -> set[str]:

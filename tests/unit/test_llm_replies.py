@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advchain.errors import AccessError
 from advchain.llm.ask import load_prompt
 from advchain.llm.replies import Rejected, is_refusal, parse_reply, text_field
 from advchain.llm.screening import NearDuplicates, has_operational_detail, overlap, screen_step
@@ -191,3 +193,62 @@ def test_walk_admits_in_order_and_starts_nothing_in_vain() -> None:
         )
         assert lost == [(1, "odd"), (4, "near_duplicate"), (5, "odd")] and max(started) == 7 and len(started) == 10
     assert results[1] == results[3] == results[50] == [(0, 0), (2, 0), (3, 0), (6, 1), (7, 0)]
+
+
+def test_a_slow_row_at_the_head_holds_nobody_up() -> None:
+    """Finished rows wait for their turn without taking a place in the window; a failure of the stage starts no more rows."""
+    done: list[int] = []
+
+    async def work(row: int, draft: int) -> int:
+        for _ in range(4):  # dependent calls
+            await asyncio.sleep(0.3 if row == 0 and not done[60:] else 0)
+        done.append(row)
+        return row
+
+    assert asyncio.run(walk(range(100), work, lambda row: None, lambda row, error: None, need=100, window=4, drafts=1)) == list(range(100))
+    assert done.index(0) > 60
+
+    async def failing(row: int, draft: int) -> int:
+        started.append(row)
+        await asyncio.sleep(0.001)
+        if row == 5:
+            raise AccessError("gone")
+        return row
+
+    started: list[int] = []
+    with pytest.raises(AccessError):
+        asyncio.run(walk(range(10_000), failing, lambda row: None, lambda row, error: None, need=10_000, window=4, drafts=1))
+    assert len(started) < 20
+
+
+def test_drafts_that_cannot_pass_are_made_again_beside_the_other_rows() -> None:
+    """With and without `check`: the same results, rejects and refusals; with it, no draft waits for the row's turn."""
+
+    def run(checked: bool) -> tuple[list[tuple[int, int]], list[int], list[tuple[int, int]], float]:
+        known, lost, refused = set(), [], []
+
+        async def work(row: int, draft: int) -> tuple[int, int]:
+            await asyncio.sleep(0.02)
+            if row == 33 and draft == 1:
+                raise Rejected("odd")
+            return row, draft
+
+        def check(value: tuple[int, int]) -> None:
+            if value[0] % 3 == 0 and value[1] < 2 and 0 in known:
+                raise Rejected("near_duplicate")
+
+        def admit(value: tuple[int, int]) -> None:
+            try:
+                check(value)
+            except Rejected:
+                refused.append(value)
+                raise
+            known.add(value[0])
+
+        start = time.monotonic()
+        done = asyncio.run(walk(range(90), work, admit, lambda row, error: lost.append(row), need=90, window=30, drafts=3, check=check if checked else None))
+        return done, lost, refused, time.monotonic() - start
+
+    plain, early = run(False), run(True)
+    assert plain[:3] == early[:3] and plain[1] == [33] and (3, 2) in plain[0]
+    assert early[3] < 0.7 * plain[3]
