@@ -75,15 +75,15 @@ def one_size(num: int, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure every size, or the one named on the command line in the folder named after it."""
-    if len(sys.argv) > 2:
-        print(json.dumps(one_size(int(sys.argv[1]), Path(sys.argv[2]))))
+    """Measure every size, or those on the command line; `--one SIZE FOLDER` is the process of one of them."""
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one_size(int(sys.argv[2]), Path(sys.argv[3]))))
         return
     found = {}
     for num in [int(text) for text in sys.argv[1:]] or SIZES:
         with tempfile.TemporaryDirectory() as folder:
             io.write_jsonl(Path(folder) / "rows.jsonl", rows(num))
-            child = subprocess.run([sys.executable, __file__, str(num), folder], capture_output=True, text=True, check=True)
+            child = subprocess.run([sys.executable, __file__, "--one", str(num), folder], capture_output=True, text=True, check=True)
         found[str(num)] = json.loads(child.stdout.splitlines()[-1])
         print(found[str(num)], flush=True)
     print(json.dumps({"bench": "chains", "sizes": found}))
