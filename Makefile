@@ -42,7 +42,7 @@ format: setup
 
 # Measurements, not tests: each sets itself up and prints one JSON object as its last line.
 bench-data: setup
-	$(BIN)/python tests/bench/bench_data.py
+	$(BIN)/python tests/bench/data.py
 
 schema: setup
 	$(BIN)/python scripts/schema.py
