@@ -1,7 +1,7 @@
 """The embedded teacher: answers chat completions in-process, so that the pipeline runs without key, network or GPU.
 
 It is a grammar, not a language model: good enough to exercise every stage and to train the default example on, no substitute for
-a strong teacher in a result one wants to believe. Requests reach it as HTTP, through the same client as any other model.
+a strong teacher in a result one wants to believe. Requests reach it through the same client as any other model (wire.py).
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advchain.llm.embedded_grammar import Grammar, Rules, Terms, compose, expand, read_grammar, read_rules, sentence_case, usable
 from advchain.llm.embedded_topics import alarming, terms_of
-
-if TYPE_CHECKING:
-    import httpx2
 
 VERSION = 2  # part of every store key: bump it when the grammar changes
 TASK = re.compile(r"^Task: ([a-z_]+)$", re.MULTILINE)
@@ -121,20 +118,6 @@ def respond(request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     payload = json.loads(user)
     reply = {"row": payload.get("row"), **tasks[found[1]](payload, rng)}
     return 200, _completion(model, json.dumps(reply, ensure_ascii=False), len(system) + len(user))
-
-
-def transport() -> httpx2.AsyncBaseTransport:
-    """Return the HTTP transport that hands requests to `respond`."""
-    import httpx2
-
-    class EmbeddedTransport(httpx2.AsyncBaseTransport):
-        """Answers without a socket."""
-
-        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-            status, body = respond(json.loads(await request.aread()))
-            return httpx2.Response(status, json=body, request=request)
-
-    return EmbeddedTransport()
 
 
 def _terms(payload: Payload) -> Terms:
