@@ -225,4 +225,4 @@ def heading(contrast: Contrast, evaluations: Mapping[str, EvaluationInfo]) -> st
     table = contrast.benchmark.removeprefix(POOLED)
     if table == contrast.benchmark:
         return f"{evaluations[table].title} {METRIC_TITLE[contrast.metric]}"
-    return f"{TABLE_TITLE[table]} {METRIC_TITLE[contrast.metric]}, all sets"
+    return f"{TABLE_TITLE[table]} {METRIC_TITLE[contrast.metric]} (all sets)"

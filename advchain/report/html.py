@@ -88,7 +88,7 @@ def _primary_harm(judges: Mapping[str, str]) -> str:
 
 
 def findings(spec: ReportSpec, contrasts: Sequence[Contrast]) -> str:
-    """Return the paired differences in words, by pair of methods; what is not established is only named."""
+    """Return the paired differences in words, by pair of methods; of what is not established only whole tables are named."""
     said = "".join(f'<p class="warning">{html.escape(text)}</p>\n' for text in warnings(spec))
     pairs: dict[tuple[str, str, str, str], list[Contrast]] = {}
     for contrast in contrasts:
@@ -103,7 +103,7 @@ def _finding(spec: ReportSpec, found: Sequence[Contrast]) -> str:
     first = found[0]
     mine, other = names[first.model, first.method, first.run], names[first.model, first.reference, first.reference_run]
     known = [f"<li>{html.escape(heading(row, spec.evaluations))}: {_verdict(row)}</li>" for row in found if row.established]
-    open_ones = [heading(row, spec.evaluations) for row in found if not row.established]
+    open_ones = [heading(row, spec.evaluations) for row in found if not row.established and row.family == "table"]
     parts = f"<ul>{''.join(known)}</ul>" if known else ""
     parts += f'<p class="soft">Not established: {html.escape(", ".join(open_ones))}.</p>' if open_ones else ""
     title = f"{mine.method_title} against {other.method_title}, {mine.first.model_title}"
