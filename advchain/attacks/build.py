@@ -188,6 +188,7 @@ async def _attack(
             need=need,
             window=WINDOW_PER_SLOT * teacher.max_in_flight,
             drafts=options.attempts,
+            check=lambda made: known.check(made[1]),
         )
         progress.close(str(client.usage))
         figures = {"retries": dict(sorted(asker.retries.items())), "prompts": {direction.prompt.name: f"{direction.prompt.version}-{direction.prompt.digest}"}}

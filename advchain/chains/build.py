@@ -106,14 +106,15 @@ class Build:
 
         def admit(draft: list[Rewritten]) -> None:
             try:
-                self._admit(draft[0])
+                self._check(draft[0])
             except Rejected as error:
                 self.retries[error.reason] += 1
                 raise
+            self._admit(draft[0])
             kept = draft.pop()  # it is on disk now, and not to be held
             samples.write(kept.sample.model_dump_json() + "\n")
             trace.settle(kept.chain, kept.sample.id)
-            progress.update(1)
+            progress.update(1, client.status())
 
         def reject(chain: Chain, error: Rejected) -> None:
             self._reject(chain, error)
@@ -127,7 +128,7 @@ class Build:
                 return [await rewrite(desk, chain, draft)]
 
             window = WINDOW_PER_SLOT * spec.teacher.max_in_flight
-            await walk(self.rows, work, admit, reject, need=need, window=window, drafts=spec.attempts)
+            await walk(self.rows, work, admit, reject, need=need, window=window, drafts=spec.attempts, check=lambda draft: self._check(draft[0]))
             progress.close(str(client.usage))
             self.usage = client.usage.figures()
 
@@ -156,11 +157,12 @@ class Build:
         total, unselected = self.num_kept + len(self.rejects), self.rejects.counts().get("other_answer_kind", 0)
         return (self.spec.max_reject_share * (total - unselected) + unselected) / total if total else 1.0
 
-    def _admit(self, made: Rewritten) -> None:
-        errors = [step.text for step in made.sample.steps if step.role == "error"]
-        for text in errors:
+    def _check(self, made: Rewritten) -> None:
+        for text in error_texts(made):
             self.known.check(text)
-        for text in errors:
+
+    def _admit(self, made: Rewritten) -> None:
+        for text in error_texts(made):
             self.known.remember(text)
         self.num_kept += 1
         self.num_base_written += made.written
@@ -184,6 +186,11 @@ class Build:
         async with opened(peak.teacher, self.work, f"{spec.name}-scores") as client:
             yield peaks.score_by_asking(Asker(client, spec.seed, spec.attempts, self.retries))
             self.scorer_usage = client.usage.figures()
+
+
+def error_texts(made: Rewritten) -> list[str]:
+    """Return the injected errors of a rewritten chain."""
+    return [step.text for step in made.sample.steps if step.role == "error"]
 
 
 class PeakFigures:
