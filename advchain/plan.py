@@ -1,56 +1,19 @@
-"""Config -> what has to be made: checkpoints, evaluations and the spec of every job. Pure: reads catalogues, touches no results."""
+"""The plan: for every job that the grid asks for, its spec. Pure: reads catalogues, touches no results."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from advchain import specs, versions
-from advchain.catalogue import Module, module
-from advchain.config import AttackConfig, Block, Config, EvaluationConfig, PeakConfig, num_gpus
-from advchain.entries import JudgeEntry, MethodEntry, ModelEntry, RecipeEntry, TeacherEntry, method_entry, read_entry
-from advchain.errors import ConfigError, did_you_mean
-
-BASE_RUN = "released"  # the run name of what is not trained here
-
-
-@dataclass(frozen=True, order=True)
-class Checkpoint:
-    """One model after one method: trained here with a seed and learning rate, or taken as released."""
-
-    model: str
-    method: str
-    run: str
-    seed: int = 0
-    learning_rate: float = 0.0
-
-    @property
-    def path(self) -> str:
-        """`model/method/run`, the folder of everything made from it."""
-        return f"{self.model}/{self.method}/{self.run}"
+from advchain import plan_checks, specs, versions
+from advchain.catalogue import module
+from advchain.config import Config, PeakConfig
+from advchain.entries import JudgeEntry, RecipeEntry, read_entry
+from advchain.errors import ConfigError
+from advchain.grid import Checkpoint, Grid
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One column: the benchmark (or attack) file behind it and its settings."""
-
-    name: str
-    config: EvaluationConfig
-    module: Module
-
-    @property
-    def attack(self) -> AttackConfig | None:
-        """The attack, if this column is one."""
-        return self.config.attack
-
-    @property
-    def group(self) -> str:
-        """Engine-load group: attacks on a reference checkpoint's refusals wait for its responses, all else is asked at once."""
-        return "attacks" if self.attack and self.attack.reference else "direct"
-
-
-class Plan:
+class Plan(Grid):
     """Everything the rules ask for. Building one checks every name and count in the config.
 
     Raises:
@@ -58,174 +21,8 @@ class Plan:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.gpus = num_gpus(config.gpus)
-        self.evaluations = {name: self._evaluation(name, entry) for name, entry in config.evaluation.benchmarks.items()}
-        self._cells = self._expand_grid()
-        self.checkpoints = sorted(self._cells)
-        self._check()
-
-    # ---------------------------------------------------------------- the grid
-
-    def _evaluation(self, name: str, entry: EvaluationConfig) -> Evaluation:
-        where = f"evaluation.benchmarks.{name}"
-        if entry.attack:
-            return Evaluation(name, entry, module("attacks", entry.attack.name, f"{where}.attack.name"))
-        return Evaluation(name, entry, module("benchmarks", entry.benchmark or name, f"{where}.benchmark"))
-
-    def _expand_grid(self) -> dict[Checkpoint, set[str]]:
-        cells: dict[Checkpoint, set[str]] = {}
-        for name, block in self.config.grid.items():
-            chosen = block.benchmarks or list(self.evaluations)
-            for benchmark in chosen:
-                if benchmark not in self.evaluations:
-                    raise ConfigError(f"grid.{name}.benchmarks: unknown evaluation '{benchmark}'; {did_you_mean(benchmark, self.evaluations)}")
-            for checkpoint in self._block_checkpoints(name, block):
-                cells.setdefault(checkpoint, set()).update(chosen)
-        return cells
-
-    def _block_checkpoints(self, name: str, block: Block) -> list[Checkpoint]:
-        found = []
-        for model in block.models:
-            read_entry("models", model, ModelEntry, f"grid.{name}.models")
-            for method in block.methods:
-                entry = method_entry(method, f"grid.{name}.methods")
-                if entry.kind == "train":
-                    rates = block.learning_rates or [self.config.train.learning_rate]
-                    found += [self._trained(model, method, rate, seed) for rate in rates for seed in block.seeds]
-                elif entry.kind == "base" or model in entry.checkpoints:
-                    found.append(Checkpoint(model, method, BASE_RUN))
-        if not found:
-            raise ConfigError(f"grid.{name}: no method of {block.methods} exists for a model of {block.models}.")
-        return found
-
-    def _trained(self, model: str, method: str, rate: float, seed: int) -> Checkpoint:
-        run = f"seed{seed}" if rate == self.config.train.learning_rate else f"lr{rate:g}_seed{seed}"
-        return Checkpoint(model, method, run, seed, rate)
-
-    def checkpoint(self, model: str, method: str, run: str) -> Checkpoint:
-        """Return the planned checkpoint of these wildcards."""
-        return next(c for c in self.checkpoints if (c.model, c.method, c.run) == (model, method, run))
-
-    def evaluations_of(self, checkpoint: Checkpoint) -> list[str]:
-        """Names of the evaluations of one checkpoint, in config order."""
-        return [name for name in self.evaluations if name in self._cells[checkpoint]]
-
-    def groups_of(self, checkpoint: Checkpoint) -> dict[str, list[str]]:
-        """Engine-load group -> evaluations of one checkpoint."""
-        groups: dict[str, list[str]] = {}
-        for name in self.evaluations_of(checkpoint):
-            groups.setdefault(self.evaluations[name].group, []).append(name)
-        return groups
-
-    # ---------------------------------------------------------------- checks that need no file
-
-    def _check(self) -> None:
-        for name, source in self.config.sources.items():
-            module("sources", source.loader, f"sources.{name}.loader")
-            self._check_origin(f"sources.{name}", source.origin, source.path)
-        for name, chains in self.config.chains.items():
-            self._known(f"chains.{name}.source", chains.source, self.config.sources)
-            self.teacher(chains.teacher, f"chains.{name}.teacher")
-            self._peak_spec(f"chains.{name}.peak.judge", chains.peak)
-        for recipe in self.recipes:
-            self._check_recipe(recipe)
-        for name, other in self.config.contamination.also.items():
-            where = f"contamination.also.{name}"
-            module("benchmarks", other.benchmark or name, where)
-            self._check_origin(where, other.origin, other.path)
-            if name in self.evaluations or name in self.config.sources:
-                raise ConfigError(f"{where}: '{name}' is an evaluation or a source too. Give it another name, and say the file with `benchmark:`.")
-        for name in set(self.compared) & set(self.compared_sources):
-            raise ConfigError(f"sources.{name}: an evaluation has the same name, and training sets are compared with both. Rename one.")
-        for name, evaluation in self.evaluations.items():
-            self._check_evaluation(name, evaluation)
-
-    def _check_origin(self, where: str, origin: str | None, path: str | None) -> None:
-        local = (origin or self.config.data.origin) == "local"
-        if local and not path:
-            raise ConfigError(f"{where}: `from: local` needs a `path`.")
-        if path and not local:
-            raise ConfigError(f"{where}: `path` is given but it is read from '{origin or self.config.data.origin}'; add `from: local`.")
-
-    def _check_recipe(self, name: str) -> None:
-        spec = self.dataset_spec(name)
-        for part in spec.parts:
-            if part.chains:
-                self._known(f"config/recipes.yaml: {name}: chains", part.chains, self.config.chains)
-                made = self.config.chains[part.chains].count
-                if part.count > made:
-                    raise ConfigError(
-                        f"recipe {name} needs {part.count} rows of chains '{part.chains}', which makes {made}: raise its count or lower data.size."
-                    )
-            else:
-                self._known(f"config/recipes.yaml: {name}: source", str(part.source), self.config.sources)
-                if part.steps not in ("all", "base"):
-                    raise ConfigError(f"config/recipes.yaml: {name}: `steps: {part.steps}` needs `chains`; rows of a source have no injected steps.")
-
-    def _check_evaluation(self, name: str, evaluation: Evaluation) -> None:
-        where = f"evaluation.benchmarks.{name}"
-        for judge in self.judges_of(name):
-            self.judge_spec(judge, where)
-        attack = evaluation.attack
-        if attack is None:
-            self._check_origin(where, evaluation.config.origin, evaluation.config.path)
-            return
-        if (attack.source is None) == (attack.reference is None):
-            raise ConfigError(f"{where}.attack: give either `source` (held-out safe chains) or `reference` (a checkpoint whose refusals are hijacked).")
-        if attack.source:
-            self._known(f"{where}.attack.source", attack.source, self.config.sources)
-        if attack.reference:
-            self._check_reference(where, attack)
-        self._check_disjoint_teacher(where, attack)
-
-    def _check_reference(self, where: str, attack: AttackConfig) -> None:
-        wanted = attack.reference or {}
-        known = [c.path for c in self.checkpoints]
-        path = f"{wanted.get('model')}/{wanted.get('method')}/{wanted.get('run', BASE_RUN)}"
-        if path not in known:
-            raise ConfigError(f"{where}.attack.reference: checkpoint '{path}' is not in the grid; {did_you_mean(path, known)}")
-        for benchmark in attack.benchmarks or [""]:
-            self._known(f"{where}.attack.benchmarks", benchmark, {n: e for n, e in self.evaluations.items() if e.group == "direct"})
-
-    def _check_disjoint_teacher(self, where: str, attack: AttackConfig) -> None:
-        for name, chains in self.config.chains.items():
-            if chains.teacher == attack.teacher:
-                raise ConfigError(
-                    f"{where}.attack.teacher: '{attack.teacher}' also writes the training chains '{name}'; attack wording must come from another teacher."
-                )
-
-    def _known(self, where: str, name: str, known: dict[str, Any]) -> None:
-        if name not in known:
-            raise ConfigError(f"{where}: unknown name '{name}'; {did_you_mean(name, known)}")
-
-    # ---------------------------------------------------------------- catalogue look-ups
-
-    def model(self, name: str) -> ModelEntry:
-        """Return a model's catalogue entry."""
-        return read_entry("models", name, ModelEntry, "models")
-
-    def method(self, name: str) -> MethodEntry:
-        """Return a method's catalogue entry."""
-        return method_entry(name, "methods")
-
-    def teacher(self, name: str, where: str = "teachers") -> specs.TeacherSpec:
-        """Return a teacher's resolved settings."""
-        entry = read_entry("teachers", name, TeacherEntry, where)
-        return specs.TeacherSpec(name=name, **entry.model_dump(exclude={"title"}))
-
-    def weights_of(self, checkpoint: Checkpoint) -> str:
-        """Return the catalogue name of the released model that stands for a checkpoint not trained here."""
-        entry = self.method(checkpoint.method)
-        return entry.checkpoints[checkpoint.model] if entry.kind == "download" else checkpoint.model
-
-    @cached_property
-    def recipes(self) -> list[str]:
-        """Recipes that some planned checkpoint trains on."""
-        entries = [self.method(c.method) for c in self.checkpoints]
-        return sorted({str(e.recipe) for e in entries if e.kind == "train"})
-
-    # ---------------------------------------------------------------- specs, one per job
+        super().__init__(config)
+        plan_checks.check(self)
 
     def source_spec(self, name: str) -> specs.SourceSpec:
         """Spec of reading one source."""

@@ -1,0 +1,141 @@
+"""Config -> which checkpoints and evaluations there are, and what the catalogues say of them. Pure: touches no results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from advchain import specs
+from advchain.catalogue import Module, module
+from advchain.config import AttackConfig, Block, Config, EvaluationConfig, num_gpus
+from advchain.entries import MethodEntry, ModelEntry, TeacherEntry, method_entry, read_entry
+from advchain.errors import ConfigError, did_you_mean
+
+BASE_RUN = "released"  # the run name of what is not trained here
+
+
+@dataclass(frozen=True, order=True)
+class Checkpoint:
+    """One model after one method: trained here with a seed and learning rate, or taken as released."""
+
+    model: str
+    method: str
+    run: str
+    seed: int = 0
+    learning_rate: float = 0.0
+
+    @property
+    def path(self) -> str:
+        """`model/method/run`, the folder of everything made from it."""
+        return f"{self.model}/{self.method}/{self.run}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One column: the benchmark (or attack) file behind it and its settings."""
+
+    name: str
+    config: EvaluationConfig
+    module: Module
+
+    @property
+    def attack(self) -> AttackConfig | None:
+        """The attack, if this column is one."""
+        return self.config.attack
+
+    @property
+    def group(self) -> str:
+        """Engine-load group: attacks on a reference checkpoint's refusals wait for its responses, all else is asked at once."""
+        return "attacks" if self.attack and self.attack.reference else "direct"
+
+
+class Grid:
+    """The grid of a config: its checkpoints, their evaluations, their catalogue entries.
+
+    Raises:
+        ConfigError: an unknown model, method, benchmark or attack; one paragraph.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.gpus = num_gpus(config.gpus)
+        self.evaluations = {name: self._evaluation(name, entry) for name, entry in config.evaluation.benchmarks.items()}
+        self._cells = self._expand_grid()
+        self.checkpoints = sorted(self._cells)
+
+    def _evaluation(self, name: str, entry: EvaluationConfig) -> Evaluation:
+        where = f"evaluation.benchmarks.{name}"
+        if entry.attack:
+            return Evaluation(name, entry, module("attacks", entry.attack.name, f"{where}.attack.name"))
+        return Evaluation(name, entry, module("benchmarks", entry.benchmark or name, f"{where}.benchmark"))
+
+    def _expand_grid(self) -> dict[Checkpoint, set[str]]:
+        cells: dict[Checkpoint, set[str]] = {}
+        for name, block in self.config.grid.items():
+            chosen = block.benchmarks or list(self.evaluations)
+            for benchmark in chosen:
+                if benchmark not in self.evaluations:
+                    raise ConfigError(f"grid.{name}.benchmarks: unknown evaluation '{benchmark}'; {did_you_mean(benchmark, self.evaluations)}")
+            for checkpoint in self._block_checkpoints(name, block):
+                cells.setdefault(checkpoint, set()).update(chosen)
+        return cells
+
+    def _block_checkpoints(self, name: str, block: Block) -> list[Checkpoint]:
+        found = []
+        for model in block.models:
+            read_entry("models", model, ModelEntry, f"grid.{name}.models")
+            for method in block.methods:
+                entry = method_entry(method, f"grid.{name}.methods")
+                if entry.kind == "train":
+                    rates = block.learning_rates or [self.config.train.learning_rate]
+                    found += [self._trained(model, method, rate, seed) for rate in rates for seed in block.seeds]
+                elif entry.kind == "base" or model in entry.checkpoints:
+                    found.append(Checkpoint(model, method, BASE_RUN))
+        if not found:
+            raise ConfigError(f"grid.{name}: no method of {block.methods} exists for a model of {block.models}.")
+        return found
+
+    def _trained(self, model: str, method: str, rate: float, seed: int) -> Checkpoint:
+        run = f"seed{seed}" if rate == self.config.train.learning_rate else f"lr{rate:g}_seed{seed}"
+        return Checkpoint(model, method, run, seed, rate)
+
+    def checkpoint(self, model: str, method: str, run: str) -> Checkpoint:
+        """Return the planned checkpoint of these wildcards."""
+        return next(c for c in self.checkpoints if (c.model, c.method, c.run) == (model, method, run))
+
+    def evaluations_of(self, checkpoint: Checkpoint) -> list[str]:
+        """Names of the evaluations of one checkpoint, in config order."""
+        return [name for name in self.evaluations if name in self._cells[checkpoint]]
+
+    def groups_of(self, checkpoint: Checkpoint) -> dict[str, list[str]]:
+        """Engine-load group -> evaluations of one checkpoint."""
+        groups: dict[str, list[str]] = {}
+        for name in self.evaluations_of(checkpoint):
+            groups.setdefault(self.evaluations[name].group, []).append(name)
+        return groups
+
+    # ---------------------------------------------------------------- catalogue look-ups
+
+    def model(self, name: str) -> ModelEntry:
+        """Return a model's catalogue entry."""
+        return read_entry("models", name, ModelEntry, "models")
+
+    def method(self, name: str) -> MethodEntry:
+        """Return a method's catalogue entry."""
+        return method_entry(name, "methods")
+
+    def teacher(self, name: str, where: str = "teachers") -> specs.TeacherSpec:
+        """Return a teacher's resolved settings."""
+        entry = read_entry("teachers", name, TeacherEntry, where)
+        return specs.TeacherSpec(name=name, **entry.model_dump(exclude={"title"}))
+
+    def weights_of(self, checkpoint: Checkpoint) -> str:
+        """Return the catalogue name of the released model that stands for a checkpoint not trained here."""
+        entry = self.method(checkpoint.method)
+        return entry.checkpoints[checkpoint.model] if entry.kind == "download" else checkpoint.model
+
+    @cached_property
+    def recipes(self) -> list[str]:
+        """Recipes that some planned checkpoint trains on."""
+        entries = [self.method(c.method) for c in self.checkpoints]
+        return sorted({str(e.recipe) for e in entries if e.kind == "train"})

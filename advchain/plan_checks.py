@@ -1,0 +1,102 @@
+"""What is wrong with a config can be said before any job starts: names, counts, origins, teachers. Needs no file of data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from advchain.catalogue import module
+from advchain.config import AttackConfig
+from advchain.errors import ConfigError, did_you_mean
+from advchain.grid import BASE_RUN, Evaluation
+
+if TYPE_CHECKING:
+    from advchain.plan import Plan
+
+
+def check(plan: Plan) -> None:
+    """Look at every name and count of the plan.
+
+    Raises:
+        ConfigError: the first thing that does not fit; one paragraph.
+    """
+    for name, source in plan.config.sources.items():
+        module("sources", source.loader, f"sources.{name}.loader")
+        _check_origin(plan, f"sources.{name}", source.origin, source.path)
+    for name, chains in plan.config.chains.items():
+        _known(plan, f"chains.{name}.source", chains.source, plan.config.sources)
+        plan.teacher(chains.teacher, f"chains.{name}.teacher")
+        plan.chains_spec(name)
+    for recipe in plan.recipes:
+        _check_recipe(plan, recipe)
+    for name, other in plan.config.contamination.also.items():
+        where = f"contamination.also.{name}"
+        module("benchmarks", other.benchmark or name, where)
+        _check_origin(plan, where, other.origin, other.path)
+        if name in plan.evaluations or name in plan.config.sources:
+            raise ConfigError(f"{where}: '{name}' is an evaluation or a source too. Give it another name, and say the file with `benchmark:`.")
+    for name in set(plan.compared) & set(plan.compared_sources):
+        raise ConfigError(f"sources.{name}: an evaluation has the same name, and training sets are compared with both. Rename one.")
+    for name, evaluation in plan.evaluations.items():
+        _check_evaluation(plan, name, evaluation)
+
+
+def _check_origin(plan: Plan, where: str, origin: str | None, path: str | None) -> None:
+    local = (origin or plan.config.data.origin) == "local"
+    if local and not path:
+        raise ConfigError(f"{where}: `from: local` needs a `path`.")
+    if path and not local:
+        raise ConfigError(f"{where}: `path` is given but it is read from '{origin or plan.config.data.origin}'; add `from: local`.")
+
+
+def _check_recipe(plan: Plan, name: str) -> None:
+    spec = plan.dataset_spec(name)
+    for part in spec.parts:
+        if part.chains:
+            _known(plan, f"config/recipes.yaml: {name}: chains", part.chains, plan.config.chains)
+            made = plan.config.chains[part.chains].count
+            if part.count > made:
+                raise ConfigError(f"recipe {name} needs {part.count} rows of chains '{part.chains}', which makes {made}: raise its count or lower data.size.")
+        else:
+            _known(plan, f"config/recipes.yaml: {name}: source", str(part.source), plan.config.sources)
+            if part.steps not in ("all", "base"):
+                raise ConfigError(f"config/recipes.yaml: {name}: `steps: {part.steps}` needs `chains`; rows of a source have no injected steps.")
+
+
+def _check_evaluation(plan: Plan, name: str, evaluation: Evaluation) -> None:
+    where = f"evaluation.benchmarks.{name}"
+    for judge in plan.judges_of(name):
+        plan.judge_spec(judge, where)
+    attack = evaluation.attack
+    if attack is None:
+        _check_origin(plan, where, evaluation.config.origin, evaluation.config.path)
+        return
+    if (attack.source is None) == (attack.reference is None):
+        raise ConfigError(f"{where}.attack: give either `source` (held-out safe chains) or `reference` (a checkpoint whose refusals are hijacked).")
+    if attack.source:
+        _known(plan, f"{where}.attack.source", attack.source, plan.config.sources)
+    if attack.reference:
+        _check_reference(plan, where, attack)
+    _check_disjoint_teacher(plan, where, attack)
+
+
+def _check_reference(plan: Plan, where: str, attack: AttackConfig) -> None:
+    wanted = attack.reference or {}
+    known = [c.path for c in plan.checkpoints]
+    path = f"{wanted.get('model')}/{wanted.get('method')}/{wanted.get('run', BASE_RUN)}"
+    if path not in known:
+        raise ConfigError(f"{where}.attack.reference: checkpoint '{path}' is not in the grid; {did_you_mean(path, known)}")
+    for benchmark in attack.benchmarks or [""]:
+        _known(plan, f"{where}.attack.benchmarks", benchmark, {n: e for n, e in plan.evaluations.items() if e.group == "direct"})
+
+
+def _check_disjoint_teacher(plan: Plan, where: str, attack: AttackConfig) -> None:
+    for name, chains in plan.config.chains.items():
+        if chains.teacher == attack.teacher:
+            raise ConfigError(
+                f"{where}.attack.teacher: '{attack.teacher}' also writes the training chains '{name}'; attack wording must come from another teacher."
+            )
+
+
+def _known(plan: Plan, where: str, name: str, known: dict[str, Any]) -> None:
+    if name not in known:
+        raise ConfigError(f"{where}: unknown name '{name}'; {did_you_mean(name, known)}")
