@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test sandbox setup lint format schema clean vllm dag bench-data bench-chains bench-teacher
+.PHONY: run test sandbox setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -51,7 +51,7 @@ schema: setup
 vllm:
 	$(PYTHON) -m venv .venv-generate
 	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' envs/generate-cpu.txt)
-	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check -r envs/generate-cpu.txt
+	.venv-generate/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r envs/generate-cpu.txt
 
 # Time and memory of rewriting 1k, 10k and 100k rows with the embedded teacher; the last line is one JSON object.
 bench-chains: setup
@@ -60,6 +60,10 @@ bench-chains: setup
 # The API client against an endpoint in another process, two peers beside it (they get .venv-peers); about five minutes. The last line is one JSON object.
 bench-teacher: setup
 	$(BIN)/python tests/bench/teacher.py
+
+# Greedy text of both engines beside each other (after `make vllm`); the last line is one JSON object.
+bench-engines: setup
+	$(BIN)/python tests/bench/engines.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

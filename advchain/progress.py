@@ -24,11 +24,6 @@ class Progress:
         if time.monotonic() - self.last >= self.every and self.done < self.total:
             self._write(extra)
 
-    def note(self, text: str) -> None:
-        """Show figures that are not rates (a loss) with the next line, at once if one is due."""
-        if time.monotonic() - self.last >= self.every:
-            self._write(text)
-
     def _write(self, extra: str = "") -> None:
         self.last = time.monotonic()
         elapsed = max(self.last - self.start, 1e-9)

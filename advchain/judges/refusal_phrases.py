@@ -70,7 +70,7 @@ class RefusalPhrases(AnswerJudge):
         self.options = options
 
     def judge_answers(self, responses: Sequence[Response]) -> list[Verdict]:
-        """Return refused or complied, with the phrase that matched."""
+        """Judge each answer by whether a phrase is found."""
         return [self._verdict(response) for response in responses]
 
     def _verdict(self, response: Response) -> Verdict:

@@ -26,3 +26,8 @@ def test_pins_are_exact_and_from_an_index(name: str) -> None:
 @pytest.mark.parametrize("name", ["control.txt", "train.txt"])
 def test_roles_agree_with_the_laptop(name: str) -> None:
     assert set(pins(name)) <= set(pins("laptop.txt"))
+
+
+def test_generate_on_a_cpu_leaves_out_what_does_not_load() -> None:
+    """torchvision and its kin on the index are built for the CUDA torch; transformers imports them where it finds them, and vLLM then fails."""
+    assert {name.split("==")[0] for name in pins("generate-cpu.txt")}.isdisjoint({"torchvision", "torchaudio", "torchcodec"})

@@ -59,7 +59,7 @@ def test_two_processes_learn_what_one_learns(reference: list[dict], dataset: Pat
 def test_a_killed_training_ends_bit_for_bit_the_same(dataset: Path, base: Path, tmp_path: Path, processes: int) -> None:
     settings = {"epochs": 3, "save_every_steps": 2, "precision": "bf16"}
     run(dataset, base, tmp_path / "whole", processes, **settings)
-    kill_after(start(dataset, base, tmp_path / "cut", processes, **settings), tmp_path / "cut/work/ckpt/step-000002/complete.json")
+    kill_after(start(dataset, base, tmp_path / "cut", processes, **settings), tmp_path / "cut" / "work/ckpt/step-000002/complete.json")
     assert not (tmp_path / "cut/out").exists()
     assert "resumed from" in run(dataset, base, tmp_path / "cut", processes, **settings)
     assert read_log(tmp_path / "cut/out") == read_log(tmp_path / "whole/out")
