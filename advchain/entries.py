@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -161,6 +162,7 @@ class JudgeEntry(Section):
     gpus: int = Field(0, description="GPUs that the judge takes where there are any")
 
 
+@cache
 def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
     """Return one typed catalogue entry.
 
