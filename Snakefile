@@ -5,14 +5,17 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.utils import min_version
 
 from advchain import cli, paths, versions
 from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
-from advchain.errors import AdvChainError
+from advchain.errors import AdvChainError, ConfigError
+from advchain.files import expand_variables
 from advchain.plan import Plan
 from advchain.report.terminal import terminal_text
+from advchain.reruns import deciding
 from advchain.specs import served_in
 
 min_version("9.27")

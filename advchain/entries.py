@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -162,6 +163,7 @@ class JudgeEntry(Section):
     gpus: int = Field(0, description="GPUs that the judge takes where there are any")
 
 
+@cache
 def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
     """Return one typed catalogue entry.
 

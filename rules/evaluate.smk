@@ -10,6 +10,10 @@ ATTACKS = [name for name in PLAN.evaluations if name not in DIRECT + ROUNDS]
 
 
 rule prompts:
+    input:
+        lambda wildcards: get_local(
+            PLAN.prompts_spec(wildcards.evaluation), paths.PROMPTS.format(**wildcards)
+        ),
     output:
         rows=paths.PROMPTS,
         manifest=paths.manifest_of(paths.PROMPTS),
