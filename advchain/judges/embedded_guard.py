@@ -18,7 +18,6 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "harm"
-SENTINELS = ("refusal", "compliance")
 
 
 class EmbeddedOptions(Options):

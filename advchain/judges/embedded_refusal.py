@@ -15,7 +15,6 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "refusal"
-SENTINELS = ("refusal", "compliance")
 
 
 class EmbeddedRefusal(EmbeddedGuard):

@@ -24,7 +24,6 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "refusal"
-SENTINELS = ("refusal", "compliance")
 
 PHRASES = (
     # apologies that open a refusal

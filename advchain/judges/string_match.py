@@ -16,7 +16,6 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "harm"
-SENTINELS = ("refusal", "compliance")
 
 
 class StringMatch(RefusalPhrases):
