@@ -48,10 +48,16 @@ def attack(code: str, mode: str) -> str:
         return outcome if sorted(Path(planted["folder"]).iterdir()) == before else "wrote outside"
 
 
+def stopped(code: str, mode: str, outcomes: set[str]) -> bool:
+    """True when an attack ended as it should. One that must not end well may also run into the wall clock, as happens on a busy machine."""
+    outcome = attack(code, mode)
+    return outcome in outcomes or (outcome == "timeout" and "pass" not in outcomes)
+
+
 def attacks() -> list[bool]:
     """Every attack in every mode it is written for, and the canary's own: was it stopped?"""
-    found = [attack(code, mode) in outcomes for code, outcomes in ATTACKS.values() for mode in ("function", "asserts")]
-    found += [attack(code, "stdin") in outcomes for code, outcomes in PROGRAM_ATTACKS.items()]
+    found = [stopped(code, mode, outcomes) for code, outcomes in ATTACKS.values() for mode in ("function", "asserts")]
+    found += [stopped(code, "stdin", outcomes) for code, outcomes in PROGRAM_ATTACKS.items()]
     return [*found, not canary.breaches()]
 
 
@@ -83,8 +89,8 @@ def left_over(before: set[int]) -> int:
 
 def main() -> None:
     data, before = Path(os.environ["ADVCHAIN_DATA"]), sandboxed_processes()
-    stopped = attacks()
-    print(f"attacks: {sum(stopped)} of {len(stopped)} stopped", flush=True)
+    ended = attacks()
+    print(f"attacks: {sum(ended)} of {len(ended)} stopped", flush=True)
     known = list(solutions(data))
     began = time.monotonic()
     outcomes = grade([(item, code) for _, item, _, code in known])
@@ -95,8 +101,8 @@ def main() -> None:
     print(f"mutated: {dict(Counter(wrong))}", flush=True)
     rates = {f"{name}_canonical_pass_rate": round(sum(right) / len(right), 4) for name, right in passed.items()}
     figures = {
-        "attacks": len(stopped),
-        "attacks_stopped_rate": round(sum(stopped) / len(stopped), 4),
+        "attacks": len(ended),
+        "attacks_stopped_rate": round(sum(ended) / len(ended), 4),
         **rates,
         "canonical": len(known),
         "mutated": len(wrong),

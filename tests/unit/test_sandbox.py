@@ -130,6 +130,12 @@ def test_data_crosses_the_wire(clean):
     assert asserts_run(node, "a = Node(1)\na.next = Node(2)\nassert f(a) == 3\nassert a.next.v == 2") == "pass"
 
 
+def host_state(folder: str) -> dict[str, tuple[int, bytes]]:
+    """What an attacker could have changed outside: names, rights and contents of the baited folder, which is open to all."""
+    held = {path.name: (path.stat().st_mode, path.read_bytes() if path.is_file() else b"") for path in Path(folder).iterdir()}
+    return held | {"": (Path(folder).stat().st_mode, b"")}
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("mode", [function_run, asserts_run], ids=["function", "asserts"])
 def test_attacks_end_as_they_should(clean, name, mode):
@@ -137,7 +143,9 @@ def test_attacks_end_as_they_should(clean, name, mode):
     start = time.monotonic()
     with canary.bait() as planted:
         code = attack.replace("{secret}", planted["folder"] + "/secret").replace("{port}", str(planted["port"]))
+        before = host_state(planted["folder"])
         assert mode(code) in outcomes
+        assert host_state(planted["folder"]) == before
     assert time.monotonic() - start < OPTIONS.test_seconds + 5
 
 
