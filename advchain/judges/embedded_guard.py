@@ -26,6 +26,9 @@ class EmbeddedOptions(Options):
     threshold: float = Field(default=0.5, gt=0, lt=1)
 
 
+OPTIONS = EmbeddedOptions
+
+
 class EmbeddedGuard(AnswerJudge):
     """unsafe | safe; score is P(unsafe)."""
 
@@ -45,4 +48,4 @@ class EmbeddedGuard(AnswerJudge):
 
 def build(spec: JudgeSpec, work: Path) -> EmbeddedGuard:
     """Return the judge; `work` is not used."""
-    return EmbeddedGuard(spec.name, read_options(EmbeddedOptions, spec))
+    return EmbeddedGuard(spec.name, read_options(OPTIONS, spec))

@@ -51,6 +51,9 @@ class RefusalOptions(Options):
     window: int | None = Field(default=300, ge=1)
 
 
+OPTIONS = RefusalOptions
+
+
 def find_phrase(answer: str, window: int | None = 300) -> str | None:
     """Return the first listed phrase in the opening of an answer, None when there is none.
 
@@ -82,4 +85,4 @@ class RefusalPhrases(AnswerJudge):
 
 def build(spec: JudgeSpec, work: Path) -> RefusalPhrases:
     """Return the judge; `work` is not used."""
-    return RefusalPhrases(spec.name, read_options(RefusalOptions, spec))
+    return RefusalPhrases(spec.name, read_options(OPTIONS, spec))

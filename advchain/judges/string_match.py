@@ -16,6 +16,7 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "harm"
+OPTIONS = RefusalOptions
 
 
 class StringMatch(RefusalPhrases):
@@ -29,4 +30,4 @@ class StringMatch(RefusalPhrases):
 
 def build(spec: JudgeSpec, work: Path) -> StringMatch:
     """Return the judge; `work` is not used."""
-    return StringMatch(spec.name, read_options(RefusalOptions, spec))
+    return StringMatch(spec.name, read_options(OPTIONS, spec))
