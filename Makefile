@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard
+.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -76,9 +76,17 @@ bench-chains: setup
 bench-teacher: setup
 	$(BIN)/python tests/bench/teacher.py
 
-# Greedy text of both engines beside each other (after `make vllm`); the last line is one JSON object.
-bench-engines: setup
-	$(BIN)/python tests/bench/engines.py
+# Greedy text and tokens per second of both engines beside each other (after `make vllm`); the last line is one JSON object.
+bench-generate: setup
+	$(BIN)/python tests/bench/generate.py
+
+# Every judge that needs neither GPU nor key on people's labels (ADVCHAIN_DATA); the last line is one JSON object.
+bench-judges: setup
+	$(BIN)/python tests/bench/judges.py
+
+# The code sandbox: attacks, published and mutated solutions of HumanEval and MBPP (ADVCHAIN_DATA); the last line is one JSON object.
+bench-sandbox: setup sandbox
+	$(BIN)/python tests/bench/sandbox.py
 
 # Scoring and reporting 1e6 and 1e7 verdict rows, and the pages in headless Chromium; the last line is one JSON object.
 bench-report: setup browser

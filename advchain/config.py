@@ -152,7 +152,7 @@ class EvaluateConfig(Section):
         {}, description="kind of set -> judges; the first of a measure is primary"
     )
     max_unparsed_share: float = Field(0.01, ge=0, le=1)
-    judge_data: str | None = Field(None, description="folder of labelled sets, or a labelled CSV of yours: `snakemake judge_report` measures the judges on it")
+    judge_data: str | None = Field(None, description="a labelled CSV of yours, or a folder of public sets: judges are measured on it, the report prints it")
     benchmarks: dict[str, EvaluationConfig]
 
 

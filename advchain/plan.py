@@ -11,8 +11,10 @@ from advchain.config import Config, PeakConfig
 from advchain.entries import JudgeEntry, ModelEntry, RecipeEntry, read_entry
 from advchain.errors import ConfigError
 from advchain.estimate import profiles
+from advchain.files import expand_variables
 from advchain.grid import Checkpoint, Grid
 from advchain.llm.endpoint import endpoint_family
+from advchain.options import has_other_options
 
 VIEW_TITLE: dict[specs.View, str] = {"answer": "", "chain": " (chain judged)", "full": " (chain + answer judged)"}
 
@@ -198,13 +200,22 @@ class Plan(Grid):
         teacher = self.teacher(entry.teacher, f"config/judges.yaml: {name}") if entry.teacher else None
         return specs.JudgeSpec(version=version, name=name, kind=entry.kind, options=entry.options, teacher=teacher)
 
+    @cached_property
+    def own_labels(self) -> str | None:
+        """A file with labels of the user's own, where `judge_data` is one; None for a folder of public sets."""
+        data = self.config.evaluation.judge_data
+        path = expand_variables(data, "evaluation.judge_data") if data else ""
+        return path if path.endswith(".csv") else None
+
+    def measured_judges(self) -> list[specs.JudgeSpec]:
+        """Every judge of harm or refusal of this config, as it is set: what the figures of `judge_report` depend on."""
+        used = dict.fromkeys(judge for name in self.evaluations for judge in self.judges_of(name))
+        return [self.judge_spec(name) for name in used if self._measures(name) in ("harm", "refusal")]
+
     def further_judges(self) -> list[str]:
         """Judges of harm or refusal of this config that are no offline default: what `judge_report` measures beside those."""
-        used = dict.fromkeys(judge for name in self.evaluations for judge in self.judges_of(name))
-        entries = {name: read_entry("judges", name, JudgeEntry, "judges") for name in used}
         known = {"embedded_guard", "embedded_refusal", "string_match", "refusal_phrases"}
-        measured = {name: module("judges", entry.kind, f"judges.{name}").constants.get("MEASURES") for name, entry in entries.items()}
-        return [name for name, entry in entries.items() if entry.kind not in known and measured[name] in ("harm", "refusal")]
+        return [spec.name for spec in self.measured_judges() if spec.kind not in known or has_other_options("judges", spec.kind, spec.options)]
 
     def judge_stage_spec(self, name: str) -> specs.JudgeStageSpec:
         """Spec of judging one evaluation's responses."""
@@ -297,6 +308,7 @@ class Plan(Grid):
             checkpoints=score.checkpoints,
             judge_titles={judge: entry.title for judge, entry in entries.items()},
             judge_modules={judge: entry.kind for judge, entry in entries.items()},
+            altered_judges=tuple(judge for judge, entry in entries.items() if has_other_options("judges", entry.kind, entry.options)),
             deviations=deviations,
         )
 

@@ -247,8 +247,10 @@ rule judge:
         "--spec {params.spec:q} 2>&1 | tee {log}"
 
 
-# On request: `snakemake judge_report`, with `evaluation: {judge_data: ...}` set. The report prints the figures that ship with the package.
+# With `evaluation: {judge_data: ...}` set, the report prints these figures beside the numbers; without it, those that ship with the package.
 rule judge_report:
+    input:
+        labels=PLAN.own_labels or [],
     output:
         figures=paths.AGREEMENT,
         table=paths.AGREEMENT_TABLE,
@@ -267,6 +269,7 @@ rule judge_report:
     params:
         data=PLAN.config.evaluation.judge_data or "",
         judges=PLAN.further_judges(),
+        measured=[spec_json(spec) for spec in PLAN.measured_judges()],
         folder=lambda wildcards, output: str(Path(output.figures).parent),
     message:
         "Comparing judges with people's labels"

@@ -6,9 +6,11 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from judging_server import Endpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,3 +51,18 @@ def small_model() -> Path:
             )
             subprocess.run([sys.executable, ROOT / "scripts/model.py", "--out", folder, "--spec", spec], check=True)
     return folder
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Callable[[Callable[[str], str]], Endpoint]]:
+    """Start endpoints whose replies the test makes up."""
+    servers: list[Endpoint] = []
+
+    def start(reply: Callable[[str], str]) -> Endpoint:
+        servers.append(Endpoint(reply))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

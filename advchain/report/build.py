@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ def build(
     samples: Sequence[Path] = (),
     training: Mapping[str, Path] | None = None,
     manifests: Sequence[Path] = (),
+    agreement: Path | None = None,
 ) -> None:
     """Write every table, figure, report.html and summary.md under `out`; report.html last, so that its presence means complete.
 
@@ -49,10 +51,13 @@ def build(
         samples: datasets and chain sets (Sample rows) for the step-score curves.
         training: model/method/run -> training.jsonl.
         manifests: manifests and model.json files for protocol, costs and provenance.
+        agreement: agreement.json of a judge report on the user's own labels, whose figures then stand beside the numbers.
 
     Raises:
         DataError: an input does not fit.
     """
+    if agreement is not None:
+        spec = spec.model_copy(update={"agreement": tuple(json.loads(agreement.read_text(encoding="utf-8"))["rows"])})
     rows, pairs, known = read_scores(scores), read_contrasts(contrasts), read_manifests(manifests)
     drifts, points = read_rows(drift_path(scores), Drift), read_rows(drift_curves_path(scores), CurvePoint)
     curves = training_curves(samples, score_steps)
