@@ -42,7 +42,7 @@ NOTES = (
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """Read one of the two files.
+    """Read a file that the score rule wrote beside scores.csv.
 
     Raises:
         DataError: a row does not fit.

@@ -1,7 +1,8 @@
-"""How every figure looks: size, palette, legend below the axes, SVG and PNG files, and the SVG that the page carries inline."""
+"""How every figure looks: size, palette, legend below the axes, SVG, PNG and PDF files, and the SVG that the page carries inline."""
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Sequence
@@ -18,6 +19,12 @@ PALETTE = ("#2185C5", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, LINE = "#333330", "#d0d0cd"  # replaced by the page's own colours in the inline SVG
 PANEL = (4.2, 3.3)  # inches
+ENDINGS = ("svg", "png", "pdf")
+METADATA: dict[str, dict[str, Any]] = {  # no dates: the same figure gives the same bytes
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 STYLE = {
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -35,6 +42,7 @@ STYLE = {
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "advchain",
+    "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
 }
 
 
@@ -53,11 +61,11 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def panels(titles: Sequence[str], heading: str, per_row: int = 2, height: float = PANEL[1]) -> tuple[Figure, list[Any]]:
-    """Return a figure with one titled axes of `height` inches per title, laid out without overlap."""
+def panels(titles: Sequence[str], heading: str, per_row: int = 2, height: float = PANEL[1], width: float = PANEL[0]) -> tuple[Figure, list[Any]]:
+    """Return a figure with one titled axes of `width` by `height` inches per title, laid out without overlap."""
     num_columns = min(per_row, len(titles))
     num_rows = -(-len(titles) // num_columns)
-    figure = Figure(figsize=(max(PANEL[0] * num_columns, 6.0), height * num_rows + 1.1), layout="constrained")
+    figure = Figure(figsize=(max(width * num_columns, 6.0), height * num_rows + 1.1), layout="constrained")
     figure.suptitle(heading, fontsize=12, fontweight="bold")
     axes = [figure.add_subplot(num_rows, num_columns, place + 1) for place in range(len(titles))]
     for ax, title in zip(axes, titles, strict=True):
@@ -78,22 +86,24 @@ def said(heading: str, text: str) -> Figure:
     figure = Figure(figsize=(6.0, 1.2), layout="constrained")
     figure.suptitle(heading, fontsize=12, fontweight="bold")
     figure.text(0.5, 0.3, text, ha="center", va="center", fontsize=9)
+    figure.set_label(f"{heading}: {text}")
     return figure
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:
-    """Write `<name>.svg` and `<name>.png` atomically; return the SVG to put into the page."""
-    for ending in ("svg", "png"):
+    """Write `<name>.svg`, `.png` and `.pdf` atomically; return the SVG to put into the page, or a sentence where there was nothing to plot."""
+    for ending in ENDINGS:
         with atomic_write(folder / f"{name}.{ending}", binary=True) as file:
             file.write(_render(figure, ending))
+    if figure.get_label():
+        return f'<p class="empty">{html.escape(str(figure.get_label()))}</p>'
     return _inline(_render(figure, "svg", transparent=True).decode("utf-8"), name)
 
 
 def _render(figure: Figure, ending: str, transparent: bool = False) -> bytes:
     buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=ending, dpi=160, metadata=metadata, transparent=transparent)
+        figure.savefig(buffer, format=ending, dpi=160, metadata=METADATA[ending], transparent=transparent)
     return buffer.getvalue()
 
 
