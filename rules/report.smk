@@ -21,6 +21,7 @@ TABLES = [
     "drift",
     "drift_contrasts",
     "scorers",
+    "variance",
     "curves",
     "costs",
     "provenance",
@@ -50,6 +51,7 @@ rule score:
         curves=paths.DRIFT_CURVES,
         scorer_agreement=paths.SCORER_AGREEMENT,
         drift_contrasts=paths.DRIFT_CONTRASTS,
+        variance=paths.VARIANCE,
         disagreements=paths.DISAGREEMENTS,
         manifest=paths.manifest_of(paths.SCORES),
     log:
@@ -80,6 +82,7 @@ rule report:
         drift_curves=paths.DRIFT_CURVES,
         scorer_agreement=paths.SCORER_AGREEMENT,
         drift_contrasts=paths.DRIFT_CONTRASTS,
+        variance=paths.VARIANCE,
         datasets=expand(paths.DATASET, recipe=PLAN.recipes),
         chains=expand(paths.CHAINS, chains=get_recipe_chain_sets()),
         training=[paths.TRAINING_LOG.format(**vars(c)) for c in get_trained()],

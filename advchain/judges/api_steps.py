@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,7 +112,7 @@ class ApiSteps:
             payload |= {"before": window.before} if window.before else {}
             payload["chain"] = window.chain
             row = make_key(**payload)[:12]  # by content: the same steps get the same scores, whatever row they stand in (RELIABILITY F4)
-            scores += await asker.ask(PROMPT, row, payload, lambda fields, count=len(window.chain): read_scores(fields, count))  # type: ignore[misc]
+            scores += await asker.ask(PROMPT, row, payload, partial(read_scores, num_steps=len(window.chain)))
         return scores
 
     def close(self) -> None:

@@ -26,11 +26,17 @@ from advchain.report.scorers import DriftContrast, ScorerAgreement, drift_contra
 from advchain.report.scores import drift_curves_path, drift_path
 from advchain.report.summary import summary
 from advchain.report.tables import Scores, health_table, main_table, ratio_table, read_scores
+from advchain.report.variance import Variance, variance_path
+from advchain.report.variance_views import variance_table
 from advchain.specs import ReportSpec
 
 log = logging.getLogger(__name__)
 SCORER = "step cues (phrases, not a model)"
-TABLES = (*MAIN_TABLES, "ratio", "paper", "contrasts", "judges", "agreement", "corrected", "health", "drift", "drift_contrasts", "scorers", "curves", "costs", "provenance")
+TABLES = (
+    *MAIN_TABLES,
+    *("ratio", "paper", "contrasts", "judges", "agreement", "corrected", "health", "drift", "drift_contrasts", "scorers", "variance", "curves"),
+    *("costs", "provenance"),
+)
 FIGURES = ("tradeoff", "forest", "recovery", "forest_chains", "drift", "ratio", "size", "rate", "snowball", "training")
 
 
@@ -66,6 +72,7 @@ def build(
         drift_table(spec, drifts),
         drift_contrasts_table(spec, changes),
         scorers_table(spec, agreements, changes),
+        variance_table(spec, read_rows(variance_path(scores), Variance)),
         curves_table(curves, SCORER),
     ]
     tables = all_tables(out, spec, rows, made, known)

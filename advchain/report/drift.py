@@ -203,6 +203,7 @@ def read_chains(cell: Cell, scorer: str) -> pl.DataFrame:
 
 
 def pack_frame(frame: pl.DataFrame) -> Chains:
+    """Return the chains of `read_chains` as arrays."""
     lengths = frame["steps"].list.len().to_numpy().astype(np.int64)
     steps = np.full((len(frame), max(lengths, default=1)), np.nan)
     steps[np.arange(steps.shape[1])[None, :] < lengths[:, None]] = frame["steps"].explode().to_numpy() if len(frame) else []

@@ -81,7 +81,7 @@ def _tradeoff_panel(ax: Any, spec: ReportSpec, scores: Scores, model: str, measu
         x, y = mean_of(scores, group, over), mean_of(scores, group, measures)
         if x is None or y is None:
             continue
-        ax.errorbar(x.value, y.value, xerr=x.bars, yerr=y.bars, ms=7, elinewidth=1, **_look(_styles(spec)[group.method_title]))
+        ax.errorbar(x.value, y.value, xerr=x.bars, yerr=y.bars, ms=7, elinewidth=1, **_look(style_of(spec)[group.method_title]))
     ax.set_xlabel(_axis("ORR %", over))
     ax.set_ylabel(_axis("ASR %", measures))
 
@@ -104,13 +104,13 @@ def _axis(metric: str, measures: Sequence[Column]) -> str:
     return f"{metric}, {names} (lower is better)"
 
 
-def _styles(spec: ReportSpec) -> dict[str, int]:
+def style_of(spec: ReportSpec) -> dict[str, int]:
     """Number of each method title: the same colour and marker in every figure."""
     return {name: i for i, name in enumerate(dict.fromkeys(group.method_title for group in groups(spec.checkpoints)))}
 
 
 def _tradeoff_legend(spec: ReportSpec) -> list[Line2D]:
-    return [Line2D([], [], linestyle="none", label=name, **_look(i)) for name, i in _styles(spec).items()]
+    return [Line2D([], [], linestyle="none", label=name, **_look(i)) for name, i in style_of(spec).items()]
 
 
 def snowball(curves: Sequence[Curve], scorer: str) -> Figure:
@@ -174,13 +174,13 @@ def training(spec: ReportSpec, logs: Mapping[str, Sequence[Mapping[str, float]]]
                 _loss_line(ax, spec, infos[name], known[name])
             ax.set(xlabel="optimizer step", ylabel="loss per supervised token (nats)")
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
-        legend(figure, [handles[title] for title in _styles(spec) if title in handles])
+        legend(figure, [handles[title] for title in style_of(spec) if title in handles])
     return figure
 
 
 def _loss_line(ax: Any, spec: ReportSpec, info: CheckpointInfo, rows: Sequence[Mapping[str, float]]) -> None:
     title = next(group.method_title for group in groups(spec.checkpoints) if info in group.members)
-    index = _styles(spec)[title]
+    index = style_of(spec)[title]
     style = "-" if filled(index) else "--"
     dots = "." if len(rows) < 20 else ""
     ax.plot([row["step"] for row in rows], [row["loss"] for row in rows], color=colour(index), ls=style, lw=1.4, marker=dots, label=title)

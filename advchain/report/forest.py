@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from advchain.report.contrasts import Contrast, heading
 from advchain.report.drift_views import SHOWN
+from advchain.report.figures import style_of
 from advchain.report.grid import LOWER_IS_BETTER, groups
 from advchain.report.plots import INK, LINE, STYLE, colour, legend, marker, panels, said
 from advchain.report.scorer_views import MEASURE_TITLE, apart, scorer_title
@@ -36,11 +37,11 @@ def forest(spec: ReportSpec, contrasts: Sequence[Contrast]) -> Figure:
     title = "Paired differences on the same prompts"
     pairs = _pairs(spec)
     lines: dict[str, list[Line]] = {}
-    references = list(dict.fromkeys(row.reference for row in contrasts))
+    styles = {(row.model, row.method, row.run): style_of(spec)[row.method_title] for row in groups(spec.checkpoints)}  # that of the reference in every figure
     for row in contrasts:
         names = pairs(row.model, row.method, row.run, row.reference, row.reference_run)
         if row.family == "table" and names and row.difference is not None and row.low is not None and row.high is not None:
-            mark = Mark(row.difference, row.low, row.high, row.metric in LOWER_IS_BETTER, row.established, references.index(row.reference))
+            mark = Mark(row.difference, row.low, row.high, row.metric in LOWER_IS_BETTER, row.established, styles[row.model, row.reference, row.reference_run])
             lines.setdefault(row.model, []).append((names, f"{heading(row, spec.evaluations).removesuffix(' (all sets)')}, n = {row.num_items}", [mark]))
     if not lines:
         return said(title, "No two methods that are to be compared were run on one model.")

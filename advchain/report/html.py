@@ -40,7 +40,7 @@ def page(
         "Tables": "".join(fragment(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
         "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio")) + _folded(tables["drift_contrasts"]),
         "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if name not in HEADLINES) + "</div>",
-        "Checks": "".join(_folded(tables[name]) for name in ("health", "scorers", "judges", "agreement", "corrected", "curves")),
+        "Checks": "".join(_folded(tables[name]) for name in ("health", "variance", "scorers", "judges", "agreement", "corrected", "curves")),
         "Protocol": _protocol(spec, manifests) + fragment(tables["costs"]),
         "Deviations": _deviations(spec),
         "Provenance": _folded(tables["provenance"]),

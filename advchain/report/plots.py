@@ -77,7 +77,7 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """Put one legend below all panels, where it can hide nothing."""
     if handles:
         longest = max(len(handle.get_label()) for handle in handles)
-        num_columns = max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 5))))
+        num_columns = max(1, min(len(handles), int(figure.get_figwidth() * 13 / (longest + 5))))
         figure.legend(handles=handles, loc="outside lower center", ncols=num_columns, fontsize=9)
 
 
@@ -92,18 +92,21 @@ def said(heading: str, text: str) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `<name>.svg`, `.png` and `.pdf` atomically; return the SVG to put into the page, or a sentence where there was nothing to plot."""
-    for ending in ENDINGS:
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once for all forms: that is most of the time
+        made = {ending: _render(figure, ending) for ending in ENDINGS}
+    for ending, content in made.items():
         with atomic_write(folder / f"{name}.{ending}", binary=True) as file:
-            file.write(_render(figure, ending))
+            file.write(content)
     if figure.get_label():
         return f'<p class="empty">{html.escape(str(figure.get_label()))}</p>'
-    return _inline(_render(figure, "svg", transparent=True).decode("utf-8"), name)
+    return _inline(made["svg"].decode("utf-8"), name)
 
 
-def _render(figure: Figure, ending: str, transparent: bool = False) -> bytes:
+def _render(figure: Figure, ending: str) -> bytes:
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=ending, dpi=160, metadata=METADATA[ending], transparent=transparent)
+    figure.savefig(buffer, format=ending, dpi=160, metadata=METADATA[ending])
     return buffer.getvalue()
 
 
@@ -113,7 +116,7 @@ def _min_width(match: re.Match[str]) -> str:
 
 
 def _inline(svg: str, name: str) -> str:
-    """Drop prolog, metadata and namespaces (no address is left), prefix ids so that two figures do not mix, take the page's colours."""
+    """Drop prolog, metadata, namespaces (no address is left) and white grounds, prefix ids so that two figures do not mix, take the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
@@ -121,4 +124,4 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", svg).replace("xlink:href", "href")
     svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', _min_width, svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace(INK, "currentColor").replace(LINE, "var(--line)")
+    return svg.replace("fill: #ffffff", "fill: none").replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -16,6 +16,7 @@ MEASURE_TITLE = {
     "recovery_rate": "chains that come back",
     "ends_recovered": "chains that end recovered",
 }
+SIGNS = ("num_same_sign", "num_not_zero", "num_opposite")
 Place = tuple[str, ...]  # everything of a drift contrast but its scorer
 
 
@@ -33,18 +34,21 @@ def scorers_table(spec: ReportSpec, agreements: Sequence[ScorerAgreement], chang
         title="Two step scorers: do they agree?",
         header=["Model", "Chains of", "Scorers", "Weighted kappa", "Rank correlation", "Steps (chains)", "Same sign", "Opposite, both established"],
         rows=[
-            [titles[row.model], SHOWN[row.nature, row.chains], f"{scorer_title(spec, row.scorer)} and {scorer_title(spec, row.other)}"]
-            + [_number(row.kappa, row.kappa_low, row.kappa_high), _number(row.spearman, row.spearman_low, row.spearman_high)]
-            + [f"{row.num_steps} ({row.num_chains})", *_signs(row, changes)]
+            [
+                *(titles[row.model], SHOWN[row.nature, row.chains], f"{scorer_title(spec, row.scorer)} and {scorer_title(spec, row.other)}"),
+                *(_number(row.kappa, row.kappa_low, row.kappa_high), _number(row.spearman, row.spearman_low, row.spearman_high)),
+                *(f"{row.num_steps} ({row.num_chains})", f"{same} of {moved}", str(opposite)),
+            ]
             for row in shown
+            for same, moved, opposite in [_signs(row, changes)]
         ],
-        columns=AGREEMENT_COLUMNS,
-        raw=[row.model_dump() for row in agreements],
+        columns=(*AGREEMENT_COLUMNS, *SIGNS),
+        raw=[row.model_dump() | (dict(zip(SIGNS, _signs(row, changes), strict=True)) if row.method == ALL else {}) for row in agreements],
         notes=[
             "Quadratic weighted kappa of the scores rounded to 1..5, and Spearman's rank correlation, over the model's own steps; 95 % bootstrap over prompts. "
             "By checkpoint in the CSV. Kappa also falls where one scorer is only stricter; the rank correlation does not.",
-            "Same sign: drift contrasts that are not 0 under either scorer and point the same way. Opposite, both established: each scorer's interval leaves out "
-            "0, on different sides; such a difference is the scorer's, not the model's.",
+            "Same sign: drift contrasts that are not 0 under either scorer and point the same way. Opposite, both established: each scorer's interval "
+            "leaves out 0, on different sides; such a difference is the scorer's, not the model's.",
         ]
         if shown
         else [],
@@ -57,14 +61,14 @@ def _number(value: float | None, low: float | None, high: float | None) -> str:
     return "none" if value is None or low is None or high is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _signs(row: ScorerAgreement, changes: Sequence[DriftContrast]) -> list[str]:
+def _signs(row: ScorerAgreement, changes: Sequence[DriftContrast]) -> tuple[int, int, int]:
+    """Return how many drift contrasts have the same sign, how many are not 0 under either scorer, and how many are established with opposite signs."""
     mine = [change for change in changes if (change.model, change.nature, change.chains) == (row.model, row.nature, row.chains)]
     sides = [{_place(change): change for change in mine if change.scorer == scorer} for scorer in (row.scorer, row.other)]
     both = [(sides[0][place], sides[1][place]) for place in sides[0] if place in sides[1]]
     moved = [(a, b) for a, b in both if a.difference and b.difference]
-    same = sum(a.difference * b.difference > 0 for a, b in moved)
     opposite = sum(apart(a) and apart(b) and a.difference * b.difference < 0 for a, b in moved)
-    return [f"{same} of {len(moved)}", str(opposite)] if both else ["-", "-"]
+    return sum(a.difference * b.difference > 0 for a, b in moved), len(moved), opposite
 
 
 def apart(change: DriftContrast) -> bool:
@@ -98,8 +102,8 @@ def drift_contrasts_table(spec: ReportSpec, changes: Sequence[DriftContrast]) ->
         columns=DRIFT_CONTRAST_COLUMNS,
         raw=[change.model_dump() for change in changes],
         notes=[
-            "Points of per cent, method minus reference, 95 % bootstrap over prompts, in brackets how many chains (of the hazard: steps at risk) each side has. "
-            "Not adjusted for their number, and no p: these say where the answers' differences may come from, they are no claims of their own.",
+            "Points of per cent, method minus reference, 95 % bootstrap over prompts, in brackets how many chains (of the hazard: steps at risk) each side "
+            "has. Not adjusted for their number, and no p: these say where the answers' differences may come from, they are no claims of their own.",
         ]
         if rows
         else [],

@@ -75,7 +75,9 @@ def ratio(spec: ReportSpec, scores: Scores) -> Figure:
 
 def size(spec: ReportSpec, scores: Scores) -> Figure:
     """How many training rows are enough?"""
-    return _figure(spec, scores, size_sweeps(spec), "Training rows against ASR and ORR", "training rows", "No two training sets of one model differ in size alone.")
+    return _figure(
+        spec, scores, size_sweeps(spec), "Training rows against ASR and ORR", "training rows", "No two training sets of one model differ in size alone."
+    )
 
 
 def rate(spec: ReportSpec, scores: Scores) -> Figure:
