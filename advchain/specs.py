@@ -335,7 +335,9 @@ class ScoreSpec(Spec):
     version: int
     evaluations: dict[str, EvaluationInfo]
     checkpoints: tuple[CheckpointInfo, ...]
-    contrasts: tuple[tuple[str, str], ...] = (("advchain", "base"), ("advchain", "star1"), ("advchain", "no_injection"))
+    contrasts: tuple[tuple[str, str], ...] = tuple(
+        ("advchain", other) for other in ("base", "star1", "no_injection", "filler", "correction_only", "advchain_masked")
+    )  # declared before any run; what a grid does not hold is left out
     bootstrap_draws: int = 10_000
     seed: int = 0
 

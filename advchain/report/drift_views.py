@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from advchain.errors import DataError
 from advchain.records import Record
 from advchain.report.drift import DRIFT_COLUMNS, CurvePoint, Drift
+from advchain.report.figures import style_of
 from advchain.report.grid import Group, groups
 from advchain.report.markup import Table, read_csv
 from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
@@ -42,7 +43,7 @@ NOTES = (
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """Read one of the two files.
+    """Read a file that the score rule wrote beside scores.csv.
 
     Raises:
         DataError: a row does not fit.
@@ -104,7 +105,7 @@ def _rise(row: Drift | None) -> str:
 def drift_curves(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
     """Mean badness along the chains: a panel per model, nature and kind; a line per method over all chains, dashed for the worse outcome."""
     heading = "Badness of the steps of answers' chains"
-    names = _styles(spec)
+    names = style_of(spec)
     shown = [(model, place) for model in dict.fromkeys(point.model for point in points) for place in SHOWN if _points(points, model, place)]
     if not shown:
         return said(heading, "No step judge was run, or no checkpoint writes chains.")
@@ -144,7 +145,7 @@ def recovery(spec: ReportSpec, rows: Sequence[Drift]) -> Figure:
     shown = [(model, place) for model in models for place in SHOWN if any((row.model, row.nature, row.chains) == (model, *place) for row in known)]
     if not shown:
         return said(heading, "No step judge was run, or no chain drifts.")
-    titles, names = {info.model: info.model_title for info in spec.checkpoints}, _styles(spec)
+    titles, names = {info.model: info.model_title for info in spec.checkpoints}, style_of(spec)
     with matplotlib.rc_context(STYLE):
         figure, axes = panels([f"{titles[model]}, {SHOWN[place]}" for model, place in shown], heading, per_row=1, height=1.6)
         for ax, (model, place) in zip(axes, shown, strict=True):
@@ -162,8 +163,3 @@ def _bar(ax: Any, height: int, row: Drift, style: int) -> None:
     ax.errorbar(
         value, height, xerr=[[max(value - low, 0)], [max(high - value, 0)]], color=colour(style), marker=marker(style), ms=7, elinewidth=1.2, clip_on=False
     )
-
-
-def _styles(spec: ReportSpec) -> dict[str, int]:
-    """Number of each method title: the same colour and marker in every figure."""
-    return {name: i for i, name in enumerate(dict.fromkeys(group.method_title for group in groups(spec.checkpoints)))}

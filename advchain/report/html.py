@@ -17,12 +17,17 @@ from advchain.specs import ReportSpec, TableName
 
 CAPTIONS = {
     "tradeoff": "Lower left is better. Bars are 95 % intervals.",
+    "forest": "What was declared before the run. Right of the line is better for the first method; filled marks are established after correction (Holm).",
+    "forest_chains": "Right of the line is better for the first method. Where two scorers stand on different sides, the difference is the scorer's.",
     "recovery": "Share of the chains with a bad step that come back to a good one; in hijacked chains, after the forced steps. 95 % intervals over prompts.",
     "drift": "All chains, none selected; of hijacked chains only the model's own steps. Bands are 95 % bootstrap intervals over prompts.",
-    "ratio": "Solid: ASR, dashed: ORR. Where several methods have the same share, the first one is drawn.",
+    "ratio": "Training sets of one size and learning rate that differ in their share. Means over the sets of a kind, bands are 95 % intervals.",
+    "size": "Training sets of one T-C share and learning rate that differ in size. Means over the sets of a kind, bands are 95 % intervals.",
+    "rate": "One method, several learning rates. Means over the sets of a kind, bands are 95 % intervals.",
     "snowball": "Training data, all chains, none selected; below, aligned at the injected step. Bands are 95 % bootstrap intervals over chains.",
     "training": "Mean loss of each optimizer step over supervised tokens.",
 }
+HEADLINES = ("tradeoff", "forest")  # seen first
 MAIN_TABLES: tuple[TableName, ...] = ("safety", "hijack", "attacks", "over_refusal", "reasoning")
 
 
@@ -31,11 +36,11 @@ def page(
 ) -> str:
     """Return the whole page. `figures` are inline SVGs by name."""
     sections = {
-        "Findings": findings(spec, contrasts),
+        "Findings": findings(spec, contrasts) + '<div class="plots">' + "".join(_figure(name, figures[name]) for name in HEADLINES) + "</div>",
         "Tables": "".join(fragment(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
-        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio")),
-        "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if tables["ratio"].rows or name != "ratio") + "</div>",
-        "Checks": "".join(_folded(tables[name]) for name in ("health", "judges", "agreement", "corrected", "curves")),
+        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio")) + _folded(tables["drift_contrasts"]),
+        "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if name not in HEADLINES) + "</div>",
+        "Checks": "".join(_folded(tables[name]) for name in ("health", "variance", "scorers", "judges", "agreement", "corrected", "curves")),
         "Protocol": _protocol(spec, manifests) + fragment(tables["costs"]),
         "Deviations": _deviations(spec),
         "Provenance": _folded(tables["provenance"]),
@@ -119,6 +124,9 @@ def _verdict(contrast: Contrast) -> str:
 
 
 def _figure(name: str, svg: str) -> str:
+    """The figure with its caption; a sentence where there was nothing to plot."""
+    if not svg.startswith("<svg"):
+        return svg + "\n"
     label = f'<svg role="img" aria-label="{html.escape(name)}"'
     return f'<figure id="figure-{name}">{svg.replace("<svg", label, 1)}<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>\n'
 

@@ -25,6 +25,8 @@ from advchain.report.drift import CURVE_COLUMNS, DRIFT_COLUMNS, drift
 from advchain.report.frames import COUNTED, per_item
 from advchain.report.grid import judges_of
 from advchain.report.markup import csv_text, write_csv
+from advchain.report.scorers import AGREEMENT_COLUMNS, DRIFT_CONTRAST_COLUMNS, compare_scorers, drift_contrasts_path, scorer_agreement_path
+from advchain.report.variance import VARIANCE_COLUMNS, variance_path, variances
 from advchain.specs import EvaluationInfo, ScoreSpec
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses
     write_csv(contrasts_path(output), pairs, CONTRAST_COLUMNS)
     write_csv(drift_path(output), [row.model_dump() for row in measures], DRIFT_COLUMNS)
     write_csv(drift_curves_path(output), [row.model_dump() for row in points], CURVE_COLUMNS)
+    agreements, changes = compare_scorers(spec, cells)
+    write_csv(scorer_agreement_path(output), [row.model_dump() for row in agreements], AGREEMENT_COLUMNS)
+    write_csv(drift_contrasts_path(output), [row.model_dump() for row in changes], DRIFT_CONTRAST_COLUMNS)
+    write_csv(variance_path(output), [row.model_dump() for row in variances(spec, cells)], VARIANCE_COLUMNS)
     write_csv(disagreements_path(output), list(disagreements(cells[key] for key in cell_keys(spec))), DISAGREEMENT_COLUMNS)
     text = csv_text(rows, SCORE_COLUMNS)
     manifest = make_manifest("score", spec.model_dump(mode="json"), [*verdicts.values(), *responses.values()], timer)

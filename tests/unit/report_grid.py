@@ -62,7 +62,7 @@ class Grid:
         labels: Mapping[str, Sequence[str]],
         num_samples: int = 1,
         cut: int = 0,
-        steps: Sequence[Sequence[float]] | None = None,
+        steps: Sequence[Sequence[float]] | Mapping[str, Sequence[Sequence[float]]] | None = None,
         num_prefix_steps: int = 0,
     ) -> None:
         """One cell: `labels` per judge, in item order, `num_samples` neighbours are samples of one item; the first `cut` responses are truncated."""
@@ -72,7 +72,11 @@ class Grid:
         write_jsonl(self.responses[key], (self._response(key[3], index, num_samples, index < cut) for index in range(count)))
         write_jsonl(
             self.verdicts[key],
-            [self._verdict(key[3], i, num_samples, judge, label, steps, num_prefix_steps) for judge, row in labels.items() for i, label in enumerate(row)],
+            [
+                self._verdict(key[3], i, num_samples, judge, label, steps[judge] if isinstance(steps, Mapping) and judge in steps else steps, num_prefix_steps)
+                for judge, row in labels.items()
+                for i, label in enumerate(row)
+            ],
         )
         for stage, path in (("responses", self.responses[key]), ("judge", self.verdicts[key])):
             manifest = MANIFEST | {"stage": stage, "spec": {"name": key[3]}, "output": {"path": path.name, "sha256": "0" * 64, "rows": count}}
@@ -91,9 +95,7 @@ class Grid:
             "num_tokens": 100 + index % 2,
         }
 
-    def _verdict(
-        self, evaluation: str, i: int, num_samples: int, judge: str, label: str, steps: Sequence[Sequence[float]] | None, num_prefix_steps: int
-    ) -> dict[str, Any]:
+    def _verdict(self, evaluation: str, i: int, num_samples: int, judge: str, label: str, steps: Any, num_prefix_steps: int) -> dict[str, Any]:
         detail: dict[str, Any] = {"why": {"nested": [i, "a\u2028b"]}}
         if steps is not None and label == "scored":
             detail = {"steps": steps[i], "num_prefix_steps": num_prefix_steps}

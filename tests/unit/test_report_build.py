@@ -24,7 +24,19 @@ from advchain.specs import ReportSpec, ScoreSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/report"
-STABLE = ("safety", "hijack", "over_refusal", "reasoning", "ratio", "paper", "contrasts", "judges", "health", "curves")  # costs, provenance: paths and times
+STABLE = (
+    "safety",
+    "hijack",
+    "over_refusal",
+    "reasoning",
+    "ratio",
+    "paper",
+    "contrasts",
+    "judges",
+    "health",
+    "curves",
+    "variance",
+)  # costs, provenance: paths and times
 JUDGES = ("agreement", "corrected")  # these move when a judge is measured anew
 RATES = {
     "base": {"asr": 0.51, "rr": 0.53, "orr": 0.17, "pass@1": 0.92},
@@ -83,8 +95,8 @@ def test_tables_are_byte_for_byte(report: Path, name: str, ending: str) -> None:
 
 def test_all_outputs_are_there_and_nothing_else(report: Path) -> None:
     made = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
-    expected = {f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "md", "html")}
-    expected |= {f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png")}
+    expected = {f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex", "html")}
+    expected |= {f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png", "pdf")}
     assert made == expected | {
         "report.html",
         "summary.md",
@@ -93,6 +105,9 @@ def test_all_outputs_are_there_and_nothing_else(report: Path) -> None:
         "contrasts.csv",
         "drift.csv",
         "drift_curves.csv",
+        "drift_contrasts.csv",
+        "scorer_agreement.csv",
+        "variance.csv",
         "disagreements.csv",
     }
 
@@ -191,6 +206,7 @@ def test_figures_are_drawn(report: Path) -> None:
         svg = (report / f"figures/{name}.svg").read_text()
         assert svg.count("<path") > 10
         assert (report / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (report / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_same_input_same_bytes(tmp_path: Path, report: Path) -> None:
@@ -200,7 +216,7 @@ def test_same_input_same_bytes(tmp_path: Path, report: Path) -> None:
     build(
         out, spec, scores=out / "scores.csv", contrasts=out / "contrasts.csv", paper=ROOT / "config/paper_numbers.yaml", samples=[tmp_path / "advchain.jsonl"]
     )
-    for name in ("tradeoff.svg", "ratio.svg", "snowball.png"):
+    for name in ("tradeoff.svg", "forest.svg", "ratio.pdf", "snowball.png"):
         assert (out / "figures" / name).read_bytes() == (report / "figures" / name).read_bytes()
 
 
@@ -215,6 +231,9 @@ def test_a_run_without_paper_model_ratio_training_or_contrast_says_so(tmp_path: 
     for sentence in (
         "No model of the paper was run here, so there is nothing to set beside its numbers.",
         "No two recipes of one model differ in their T-C share: there is no ratio to plot.",
+        "Training rows against ASR and ORR: No two training sets of one model differ in size alone.",
+        "Every method was trained with one seed: nothing tells how far another seed would land.",
+        "Fewer than two step judges were run, so nothing says whether another scorer would find the same.",
         "No two methods that are to be compared were run on one model.",
         "No training data was given.",
         "None were declared.",
