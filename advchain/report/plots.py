@@ -18,6 +18,7 @@ PALETTE = ("#2185C5", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, LINE = "#333330", "#d0d0cd"  # replaced by the page's own colours in the inline SVG
 PANEL = (4.2, 3.3)  # inches
+ENDINGS = ("svg", "png")
 STYLE = {
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -83,7 +84,7 @@ def said(heading: str, text: str) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `<name>.svg` and `<name>.png` atomically; return the SVG to put into the page."""
-    for ending in ("svg", "png"):
+    for ending in ENDINGS:
         with atomic_write(folder / f"{name}.{ending}", binary=True) as file:
             file.write(_render(figure, ending))
     return _inline(_render(figure, "svg", transparent=True).decode("utf-8"), name)
