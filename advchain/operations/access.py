@@ -85,11 +85,18 @@ def endpoint_lines(plan: Plan) -> list[Line]:
     ]
 
 
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer: following it would hand the token to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def status_of(url: str, token: str | None) -> int | None:
     """Return the HTTP status of a HEAD request, None where nothing answers in time."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD", headers=headers), timeout=SECONDS) as response:
+        with urllib.request.build_opener(_Stay).open(urllib.request.Request(url, method="HEAD", headers=headers), timeout=SECONDS) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return int(error.code)
@@ -170,11 +177,15 @@ def _prompts(plan: Plan) -> Iterable[Any]:
 def weights_of(plan: Plan) -> list[tuple[str, str | None, tuple[str, ...]]]:
     """(repository, revision, users) of models and of judges with weights of their own."""
     names = sorted({plan.weights_of(c) for c in plan.checkpoints if plan.method(c.method).kind != "train"} | {c.model for c in plan.checkpoints})
-    found = [(entry.origin.removeprefix("hub:"), entry.revision, (name,)) for name in names if (entry := plan.model(name)).origin.startswith("hub:")]
+    found: list[tuple[str, str | None, tuple[str, ...]]] = []
+    for name in names:
+        model = plan.model(name)
+        if model.origin.startswith("hub:"):
+            found.append((model.origin.removeprefix("hub:"), model.revision, (name,)))
     for judge in sorted({judge for name in plan.evaluations for judge in plan.judges_of(name)}):
-        entry = read_entry("judges", judge, JudgeEntry, "judges")
-        if "model" in entry.options and not entry.options.get("path"):
-            found.append((str(entry.options["model"]), entry.options.get("revision"), (judge,)))
+        options = read_entry("judges", judge, JudgeEntry, "judges").options
+        if "model" in options and not options.get("path"):
+            found.append((str(options["model"]), options.get("revision"), (judge,)))
     return found
 
 

@@ -67,7 +67,7 @@ def test_what_is_no_results_folder_is_refused(tmp_path: Path, results: Path) -> 
         doomed(tmp_path / "home", ["all"])
     with pytest.raises(StorageError, match="there is no folder"):
         doomed(tmp_path / "none", ["all"])
-    with pytest.raises(ConfigError, match="unknown stage 'jugde'.*Did you mean 'judge'"):
+    with pytest.raises(ConfigError, match=r"unknown stage 'jugde'.*Did you mean 'judge'"):
         doomed(results, ["jugde"])
 
 
