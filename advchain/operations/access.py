@@ -159,8 +159,8 @@ def needs_of(plan: Plan) -> Iterator[Need]:
             pins.setdefault(pin, []).append(name)
     for pin, users in pins.items():
         yield _pinned(pin, tuple(dict.fromkeys(users)))
-    for repo, revision, users in weights_of(plan):
-        yield _hub_file(repo, revision or "main", "config.json", "model", f"https://huggingface.co/{repo}", users)
+    for repo, revision, owners in weights_of(plan):
+        yield _hub_file(repo, revision or "main", "config.json", "model", f"https://huggingface.co/{repo}", owners)
 
 
 def _sources(plan: Plan) -> list[str]:

@@ -51,8 +51,8 @@ def write_bundle(path: Path, results: Path, provenance: Mapping[str, bytes], wit
         DataError: the run is not finished, a link leads out of the folder, or a file holds a key.
         StorageError: the disk is full or read-only.
     """
-    members = {**provenance, **{f"results/{name}": file for name, file in chosen(results, with_text)}}
-    contents = {name: value if isinstance(value, bytes) else value.read_bytes() for name, value in sorted(members.items())}
+    found = {f"results/{name}": file.read_bytes() for name, file in chosen(results, with_text)}
+    contents = dict(sorted({**provenance, **found}.items()))
     _refuse_secrets(contents, secrets or {})
     listed = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()}
     head = {"format": FORMAT, "advchain": __version__, "with_text": with_text, "files": listed}
