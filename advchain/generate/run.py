@@ -64,7 +64,7 @@ def generate(checkpoint: Path, prompts: Mapping[str, Path], store: Path, marker:
         tokens, seconds = _answer(checkpoint, place, spec, missing, finished)
     manifest = make_manifest("generate", spec.model_dump(mode="json"), [*prompts.values(), checkpoint / CARD], timer)
     counts = {"wanted": len(wanted), "generated": len(missing), "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
-    write_manifest(marker, manifest | {"engine": place.engine, "precision": place.precision, "counts": counts})
+    write_manifest(marker, manifest | {"gpus": len(visible_gpus()), "engine": place.engine, "precision": place.precision, "counts": counts})
 
 
 def write_responses(prompts: Path, store: Path, checkpoint: Path, output: Path, spec: GenerateSpec, evaluation: str) -> None:
