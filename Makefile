@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard
+.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -24,6 +24,18 @@ run: setup
 CONFIG ?= config/config.yaml
 estimate: setup
 	@$(BIN)/python scripts/estimate.py --config $(CONFIG)
+
+# Is this machine ready for a config? make doctor CONFIG=config/paper.yaml
+doctor: setup
+	@$(BIN)/python scripts/doctor.py --config $(CONFIG)
+
+# Are the results what was written, and what the config would write today? It says what to run again.
+verify: setup
+	@$(BIN)/python scripts/verify.py --config $(CONFIG)
+
+# A finished run as one file: tables, figures, report, manifests, config, versions; no weights, no raw text.
+bundle: setup
+	@$(BIN)/python scripts/bundle.py --config $(CONFIG)
 
 # The sandbox tests need bubblewrap; as root on Debian or Ubuntu it is installed here, elsewhere the message says what is missing.
 sandbox:
@@ -108,5 +120,11 @@ bench-guard: setup
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall
 
-clean:
-	rm -rf results .snakemake
+# Each pinned environment from empty, one after another (about 10 GB of disk, ten minutes); the last line is one JSON object.
+bench-envs:
+	$(PYTHON) tests/bench/envs.py
+
+# Lists what would go; STAGE=train (chains, models, generate, judge, report, work, answers) for a part, YES=1 deletes. Bought answers stay.
+STAGE ?= all
+clean: setup
+	@$(BIN)/python scripts/clean.py $(STAGE) $(if $(YES),--yes)

@@ -45,6 +45,7 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/operations.smk"
 
 
 localrules:
@@ -54,7 +55,9 @@ localrules:
     export,
     publish,
     checkpoints,
+    doctor,
     estimate,
+    verify,
     responses,
     verdicts,
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from advchain.io import write_text
+from advchain.io import StageTimer, make_manifest, manifest_path, write_manifest, write_text
 from advchain.judges.step_cues import score_steps
 from advchain.report import figures, plots, sweeps
 from advchain.report.agreement import agreement_table
@@ -65,6 +65,7 @@ def build(
     Raises:
         DataError: an input does not fit.
     """
+    timer = StageTimer()
     if agreement is not None:
         spec = spec.model_copy(update={"agreement": tuple(json.loads(agreement.read_text(encoding="utf-8"))["rows"])})
     rows, pairs, known = read_scores(scores), read_contrasts(contrasts), read_manifests(manifests)
@@ -81,8 +82,7 @@ def build(
         curves_table(curves, SCORER),
     ]
     tables = all_tables(out, spec, rows, made, known)
-    for table in tables.values():
-        write_table(out / "tables", table)
+    files = [path for table in tables.values() for path in write_table(out / "tables", table)]
     logs = {name: figures.read_training(path) for name, path in (training or {}).items()}
     drawn = draw(out / "figures", spec, rows, curves, logs) | draw_drift(out / "figures", spec, drifts, points)
     forests = {"forest": forest(spec, pairs), "forest_chains": forest_chains(spec, changes)}
@@ -91,6 +91,9 @@ def build(
     write_text(out / "summary.md", summary(spec, rows, pairs, known))
     created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     write_text(out / "report.html", page(spec, tables, drawn, pairs, known, created))
+    manifest = make_manifest("report", spec.model_dump(mode="json"), [scores, contrasts, drift_path(scores), drift_curves_path(scores), *samples], timer)
+    files += [out / "figures" / f"{name}.{ending}" for name in drawn for ending in plots.ENDINGS]
+    write_manifest(manifest_path(out / "report.html"), manifest, [*files, out / "summary.md", out / "report.html"])
     log.info("report: %d tables, %d figures, %s", len(tables), len(drawn), out / "report.html")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from advchain import stats
-from advchain.io import StageTimer, make_manifest, manifest_path, sha256_text, write_json, write_text
+from advchain.io import StageTimer, make_manifest, manifest_path, sha256_text, write_manifest, write_text
 from advchain.records import Score, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key, cell_keys, load_cells
 from advchain.report.contrasts import CONTRAST_COLUMNS, contrasts
@@ -59,7 +59,8 @@ def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses
     manifest = make_manifest("score", spec.model_dump(mode="json"), [*verdicts.values(), *responses.values()], timer)
     manifest["output"] = {"path": Path(output).name, "sha256": sha256_text(text), "rows": len(rows)}
     manifest["counts"] = {"scores": len(rows), "contrasts": len(pairs), "verdicts": sum(len(cells[key].verdicts) for key in cell_keys(spec))}
-    write_json(manifest_path(Path(output)), manifest)
+    others = (contrasts_path(output), drift_path(output), drift_curves_path(output), disagreements_path(output))
+    write_manifest(manifest_path(Path(output)), manifest, others)
     write_text(Path(output), text)
     return len(rows)
 

@@ -17,6 +17,7 @@ LAYERS = [
     {"sources", "chains", "datasets", "train", "generate", "benchmarks", "attacks", "judges"},
     {"report"},
     {"explorer"},
+    {"operations"},
 ]
 SHARED_BETWEEN_STAGES = {("chains", "judges"), ("report", "judges")}  # the phrase and cue lists of two lexical judges, without their stage
 HEAVY = {"torch", "transformers", "deepspeed", "vllm", "datasets", "openai", "aiohttp", "polars", "matplotlib", "altair", "snakemake"}
