@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard
+.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard bench-gpurun
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -94,6 +94,10 @@ bench-train: setup
 # The guard trained anew from people's labels (ADVCHAIN_DATA), its held-out agreement, its speed; the last line is one JSON object.
 bench-guard: setup
 	$(BIN)/python tests/bench/guard.py
+
+# 200 one- and eight-GPU jobs at once through gpurun, a quarter of them with a process killed; the last line is one JSON object.
+bench-gpurun: setup
+	$(BIN)/python tests/bench/gpurun.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall
