@@ -1,13 +1,14 @@
 """AdvChain: STAR chains in, tables out. `snakemake --cores all` runs config/config.yaml; `--configfile config/paper.yaml` the paper's grid."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from advchain import cli, paths, versions
+from advchain import cli, paths, preflight, versions
 from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
 from advchain.errors import AdvChainError
@@ -28,8 +29,18 @@ CONFIG_FILES = list(workflow.config_settings.configfiles) or [
 
 try:
     PLAN = Plan(load_config(CONFIG_FILES, dict(workflow.config_settings.config)))
+    if workflow.is_main_process and not workflow.output_settings.dryrun:
+        if not preflight.only_looks(sys.argv):
+            preflight.begin(Path.cwd())
 except AdvChainError as error:
     sys.exit(f"error: {error}")
+
+# A job that a cluster's scheduler started has its GPUs from it; a local job takes them through gpurun's locks, inside an allocation, too.
+if workflow.remote_exec:
+    os.environ["ADVCHAIN_GPUS_GIVEN"] = "1"
+
+# SIGTERM (preemption, a time limit) is for the program: it keeps what it has and ends. The shell and tee around it wait for that.
+shell.prefix("set -euo pipefail; trap '' TERM; ")
 
 # Plain `--cores all` would start two 8-GPU jobs at once, or three trainings where memory holds two: bound both on this node.
 # `--resources gpu=N mem_mb=M` still wins.
