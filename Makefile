@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard bench-gpurun
+.PHONY: run estimate test sandbox browser slurm setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard bench-gpurun bench-slurm
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -35,7 +35,12 @@ browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo "chromium is not installed: the tests of the report will not pass (apt install chromium)" >&2
 
-test: setup lint sandbox browser vllm
+# The tests of the cluster start a SLURM of their own, without root; installed like bubblewrap.
+slurm:
+	@command -v srun >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq slurm-wlm >/dev/null; } \
+	  || echo "SLURM is not installed: the tests of the cluster will not pass (apt install slurm-wlm)" >&2
+
+test: setup lint sandbox browser slurm vllm
 	$(BIN)/python -m pytest tests
 
 lint: setup
@@ -98,6 +103,10 @@ bench-guard: setup
 # 200 one- and eight-GPU jobs at once through gpurun, a quarter of them with a process killed; the last line is one JSON object.
 bench-gpurun: setup
 	$(BIN)/python tests/bench/gpurun.py
+
+# The workflow on a SLURM of its own, with pretended GPUs; the last line is one JSON object.
+bench-slurm: setup slurm
+	$(BIN)/python tests/bench/slurm.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

@@ -36,6 +36,11 @@ def vllm_python() -> Path:
 @pytest.fixture(scope="session")
 def small_model() -> Path:
     """A folder with the real SmolLM2-135M-Instruct, fetched and converted once by the project's own script."""
+    return fetch_small_model()
+
+
+def fetch_small_model() -> Path:
+    """Return the folder of `small_model`."""
     folder = Path(os.environ.get("ADVCHAIN_TEST_CACHE", ROOT / ".cache")) / "smollm2-135m"
     if not (folder / "model.json").is_file():
         spec = (

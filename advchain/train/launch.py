@@ -75,7 +75,8 @@ def launch(num: int, script: str, arguments: Sequence[str], num_nodes: int = 1) 
     if "SLURM_JOB_ID" in os.environ and STEP not in os.environ:
         return _on_each_node(num_nodes, script, arguments)
     place = place_of(os.environ)
-    log.info("node %d of %d, the first one at %s:%d", place.rank, num_nodes, place.address, place.port)
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
+    log.info("node %d of %d, the first one at %s:%d; GPUs here: %s", place.rank, num_nodes, place.address, place.port, cards)
     where = [f"--nnodes={num_nodes}", f"--node-rank={place.rank}", f"--master-addr={place.address}", f"--master-port={place.port}"]
     return _torchrun(num, where, script, arguments)
 
