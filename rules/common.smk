@@ -131,6 +131,12 @@ def get_tasks_per_node(wildcards):
     return max(2, PLAN.train_choice(wildcards.model).gpus)
 
 
+def get_cpus_per_task(wildcards):
+    """Eight cores for each card, as `threads` asks for on one node."""
+    gpus = PLAN.train_choice(wildcards.model).gpus
+    return max(1, 8 * gpus // get_tasks_per_node(wildcards))
+
+
 def get_train_processes(wildcards):
     """Processes per node."""
     return PLAN.train_choice(wildcards.model).gpus or PLAN.config.train.processes

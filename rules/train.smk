@@ -55,8 +55,8 @@ rule train:
         tasks_per_node=lambda wildcards: get_if_several_nodes(
             wildcards, get_tasks_per_node(wildcards)
         ),
-        cpus_per_task=lambda wildcards, threads: get_if_several_nodes(
-            wildcards, max(1, threads // get_tasks_per_node(wildcards))
+        cpus_per_task=lambda wildcards: get_if_several_nodes(
+            wildcards, get_cpus_per_task(wildcards)
         ),
         slurm_extra=lambda wildcards: get_if_several_nodes(
             wildcards,

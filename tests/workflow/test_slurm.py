@@ -73,6 +73,9 @@ def test_the_rule_asks_for_two_nodes_as_that_training_did(tmp_path: Path) -> Non
     text = models.read_text()
     entry = text.index("\nr1-7b:")
     models.write_text(text[:entry] + text[entry:].replace("\nr1-7b:", "\nr1-7b:\n  train_nodes: 2", 1))
+    rules = tmp_path / "rules/train.smk"
+    message = '    message:\n        "Training {wildcards.model} on {wildcards.method} ({wildcards.run})"\n'
+    rules.write_text(rules.read_text().replace(message, ""))  # Snakemake shows a message or the resources
     command = [sys.executable, "-m", "snakemake", "-n", "--cores", "2", "--resources", "gpu=16", "--configfile", "config/paper.yaml"]
     target = "results/checkpoints/r1-7b/advchain/seed2002/model.json"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
