@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs
+.PHONY: run estimate test sandbox browser slurm setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs bench-gpurun bench-slurm
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -47,9 +47,14 @@ browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo "chromium is not installed: the tests of the report will not pass (apt install chromium)" >&2
 
+# The tests of the cluster start a SLURM of their own, without root; installed like bubblewrap.
+slurm:
+	@command -v srun >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq slurm-wlm >/dev/null; } \
+	  || echo "SLURM is not installed: the tests of the cluster will not pass (apt install slurm-wlm)" >&2
+
 # Files are dealt to so many processes: most tests wait, for a server, a kill, a second process.
 WORKERS ?= 2
-test: setup lint sandbox browser vllm
+test: setup lint sandbox browser slurm vllm
 	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --durations 15
 
 lint: setup
@@ -116,6 +121,14 @@ bench-train: setup
 # The guard trained anew from people's labels (ADVCHAIN_DATA), its held-out agreement, its speed; the last line is one JSON object.
 bench-guard: setup
 	$(BIN)/python tests/bench/guard.py
+
+# 200 one- and eight-GPU jobs at once through gpurun, a quarter of them with a process killed; the last line is one JSON object.
+bench-gpurun: setup
+	$(BIN)/python tests/bench/gpurun.py
+
+# The workflow on a SLURM of its own, with pretended GPUs; the last line is one JSON object.
+bench-slurm: setup slurm
+	$(BIN)/python tests/bench/slurm.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

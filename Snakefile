@@ -1,6 +1,7 @@
 """AdvChain: STAR chains in, tables out. `snakemake --cores all` runs config/config.yaml; `--configfile config/paper.yaml` the paper's grid."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from snakemake.dag import DAG
 from snakemake.utils import min_version
 
-from advchain import cli, paths, versions
+from advchain import cli, paths, preflight, versions
 from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
 from advchain.errors import AdvChainError, ConfigError
@@ -29,15 +30,36 @@ CONFIG_FILES = list(workflow.config_settings.configfiles) or [
     ROOT / "config" / "config.yaml"
 ]
 
+# A job of a cluster sees other cards than the machine that planned it: what `auto` meant there goes with it.
+PLANNED = (
+    json.loads(os.environ.get("ADVCHAIN_PLANNED", "{}")) if workflow.remote_exec else {}
+)
+
 try:
-    PLAN = Plan(load_config(CONFIG_FILES, dict(workflow.config_settings.config)))
+    PLAN = Plan(
+        load_config(CONFIG_FILES, dict(workflow.config_settings.config) | PLANNED)
+    )
+    if workflow.is_main_process and not workflow.output_settings.dryrun:
+        if not preflight.only_looks(sys.argv):
+            preflight.begin(Path.cwd())
 except AdvChainError as error:
     sys.exit(f"error: {error}")
 
+os.environ["ADVCHAIN_PLANNED"] = json.dumps(
+    {"gpus": PLAN.gpus, "hardware": PLAN.hardware_name}
+)
+
+# A job that a cluster's scheduler started has its GPUs from it; a local job takes them through gpurun's locks, inside an allocation, too.
 # Plain `--cores all` would start two 8-GPU jobs at once, or three trainings where memory holds two: bound both on this node.
 # `--resources gpu=N mem_mb=M` still wins.
-workflow.global_resources.setdefault("gpu", PLAN.gpus)
-workflow.global_resources.setdefault("mem_mb", host_memory_mb())
+if workflow.remote_exec:
+    os.environ["ADVCHAIN_GPUS_GIVEN"] = "1"
+else:
+    workflow.global_resources.setdefault("gpu", PLAN.gpus)
+    workflow.global_resources.setdefault("mem_mb", host_memory_mb())
+
+# SIGTERM (preemption, a time limit) is for the program: it keeps what it has and ends. The shell and tee around it wait for that.
+shell.prefix("set -euo pipefail; trap '' TERM; ")
 
 
 include: "rules/common.smk"

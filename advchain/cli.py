@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from advchain.errors import AdvChainError, ConfigError
+
+STOPPED = 128 + signal.SIGTERM  # exit code of a stage that was asked to stop: it did not finish, and goes on when it is run again
 
 
 def start_logging() -> None:
@@ -21,6 +26,7 @@ def start_logging() -> None:
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; print an AdvChainError as one paragraph and exit 1, let bugs keep their traceback."""
     start_logging()
+    signal.signal(signal.SIGTERM, _stop)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr goes to a log file; set it to 0 to see them
     try:
         main()
@@ -28,6 +34,24 @@ def run(main: Callable[[], None]) -> None:
         width = 100 if sys.stderr.isatty() else 10_000
         sys.stderr.write("\n" + textwrap.fill(f"error: {error}", width=width, break_long_words=False, break_on_hyphens=False) + "\n")
         sys.exit(1)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Leave at once, through every `finally` and `with`: stores hold each finished row already, temporary files go, engines end (RELIABILITY B11)."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers ask more than once
+    os.write(2, b"asked to stop (SIGTERM); what is finished is kept, the next run goes on from there\n")
+    raise SystemExit(STOPPED)
+
+
+@contextmanager
+def stop_noted() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM only be noted inside, for work that ends at points of its own; gives a function that says whether it came."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def put_on_path(root: Path) -> None:

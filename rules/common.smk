@@ -144,6 +144,22 @@ def get_train_nodes(wildcards):
     return PLAN.train_choice(wildcards.model).nodes
 
 
+def get_if_several_nodes(wildcards, value):
+    """None leaves a resource out: one node needs none of what several do."""
+    return value if get_train_nodes(wildcards) > 1 else None
+
+
+def get_tasks_per_node(wildcards):
+    """Tasks that SLURM makes room for, one per card. The plugin wants at least two; one launcher per node is started, whatever this says."""
+    return max(2, PLAN.train_choice(wildcards.model).gpus)
+
+
+def get_cpus_per_task(wildcards):
+    """Eight cores for each card, as `threads` asks for on one node."""
+    gpus = PLAN.train_choice(wildcards.model).gpus
+    return max(1, 8 * gpus // get_tasks_per_node(wildcards))
+
+
 def get_train_processes(wildcards):
     """Processes per node."""
     return PLAN.train_choice(wildcards.model).gpus or PLAN.config.train.processes

@@ -49,6 +49,11 @@ def finished_small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_model() -> Path:
     """A folder with the real SmolLM2-135M-Instruct, fetched and converted once by the project's own script."""
+    return fetch_small_model()
+
+
+def fetch_small_model() -> Path:
+    """Return the folder of `small_model`."""
     cache = Path(os.environ.get("ADVCHAIN_TEST_CACHE", ROOT / ".cache"))
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / "smollm2-135m"

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "advchain"
 
 LAYERS = [
     {"errors", "records", "steps", "versions", "_version"},
-    {"environments", "io", "chat", "stats", "paths", "ports", "store", "cli", "progress", "rows"},
+    {"environments", "io", "chat", "stats", "paths", "ports", "store", "cli", "preflight", "progress", "rows"},
     {"specs", "catalogue", "options", "config", "entries", "grid", "plan", "plan_checks", "reruns", "deviations", "estimate", "llm", "files", "models"},
     {"sources", "chains", "datasets", "train", "generate", "benchmarks", "attacks", "judges"},
     {"report"},
