@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -318,6 +319,7 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+@cache
 def code_hash() -> str:
     """Return a hash over the package's Python sources without comments and blank lines, so that a comment changes nothing."""
     digest = hashlib.sha256()

@@ -83,17 +83,20 @@ def said(heading: str, text: str) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `<name>.svg` and `<name>.png` atomically; return the SVG to put into the page."""
-    for ending in ("svg", "png"):
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not again for each format
+        made = {ending: _render(figure, ending) for ending in ("svg", "png")}
+    for ending, data in made.items():
         with atomic_write(folder / f"{name}.{ending}", binary=True) as file:
-            file.write(_render(figure, ending))
-    return _inline(_render(figure, "svg", transparent=True).decode("utf-8"), name)
+            file.write(data)
+    return _inline(made["svg"].decode("utf-8").replace("fill: #ffffff", "fill: none"), name)
 
 
-def _render(figure: Figure, ending: str, transparent: bool = False) -> bytes:
+def _render(figure: Figure, ending: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=ending, dpi=160, metadata=metadata, transparent=transparent)
+    figure.savefig(buffer, format=ending, dpi=160, metadata=metadata)
     return buffer.getvalue()
 
 
