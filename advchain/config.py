@@ -136,6 +136,7 @@ class EvaluationConfig(Section):
     top_k: int | None = None
     max_new_tokens: int | None = Field(None, ge=1)
     num_samples: int | None = Field(None, ge=1)
+    repetition_penalty: float | None = Field(None, gt=0, description="1.2 in STAR-1's protocol; it distorts long chains, so there is none by default")
 
 
 class EvaluateConfig(Section):

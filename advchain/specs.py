@@ -222,6 +222,7 @@ class Sampling(Spec):
     top_k: int = -1
     max_new_tokens: int = 8192
     num_samples: int = 1
+    repetition_penalty: float = Field(default=1.0, gt=0, description="1: none. Logits of tokens that are in prompt or response already are divided by it")
 
 
 class AttackSpec(Spec):

@@ -132,7 +132,7 @@ def _prompt(place: Place, spec: GenerateSpec, item: Item, evaluation: str) -> tu
 
 def _key(place: Place, prompt: tuple[int | str, ...], sampling: Sampling, seed: int, index: int) -> str:
     """Everything an answer depends on; the number of samples is not part of it."""
-    decoding = sampling.model_dump(exclude={"num_samples"})
+    decoding = sampling.model_dump(exclude={"num_samples"} | ({"repetition_penalty"} if sampling.repetition_penalty == 1 else set()))
     return make_key(
         schema=1,
         weights=place.card.digest,
