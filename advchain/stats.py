@@ -90,7 +90,13 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_bootstrap(
-    first: Sequence[float] | Floats, second: Sequence[float] | Floats, items: Sequence[Hashable] | None = None, *, num_draws: int = 10_000, seed: int = 0, level: float = 0.95
+    first: Sequence[float] | Floats,
+    second: Sequence[float] | Floats,
+    items: Sequence[Hashable] | None = None,
+    *,
+    num_draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Difference:
     """Return mean(first) - mean(second) with a percentile interval from a bootstrap that draws whole items.
 
