@@ -74,7 +74,6 @@ class Measure(NamedTuple):
     name: str
     family: Literal["table", "set"]
     parts: tuple[tuple[str, str], ...]
-    kind: str
     metric: str
 
 
@@ -98,18 +97,18 @@ def _pairs(spec: ScoreSpec) -> Iterator[tuple[Group, Group, Measure]]:
 
 def _measures(spec: ScoreSpec, group: Group, other: Group) -> list[Measure]:
     """What both groups were asked: tables first. A table's only set stands for the table; further attacks have no mean, each is its own set."""
-    tables: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    tables: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for evaluation, info in spec.evaluations.items():
         for judge, kind, metric, primary in judges_of(info) if group.has(evaluation) and other.has(evaluation) else ():
             if primary and kind != "steps":
-                tables.setdefault((info.table, kind, metric), []).append((evaluation, judge))
+                tables.setdefault((info.table, metric), []).append((evaluation, judge))
     whole = [
-        Measure(POOLED + table if len(parts) > 1 else parts[0][0], "table", tuple(parts), kind, metric)
-        for (table, kind, metric), parts in tables.items()
+        Measure(POOLED + table if len(parts) > 1 else parts[0][0], "table", tuple(parts), metric)
+        for (table, metric), parts in tables.items()
         if table != "attacks"
     ]
-    several = [(kind, metric, parts) for (table, kind, metric), parts in tables.items() if len(parts) > 1 or table == "attacks"]
-    single = [Measure(part[0], "set", (part,), kind, metric) for kind, metric, parts in several for part in parts]
+    several = [(metric, parts) for (table, metric), parts in tables.items() if len(parts) > 1 or table == "attacks"]
+    single = [Measure(part[0], "set", (part,), metric) for metric, parts in several for part in parts]
     order = list(spec.evaluations)
     return whole + sorted(single, key=lambda measure: order.index(measure.name))
 
@@ -171,10 +170,7 @@ def _difference(left: Shares, right: Shares, seed: int, draws: int) -> tuple[flo
         return None, None, None, None
     found = stats.paired_bootstrap(left, right, num_draws=draws, seed=seed)
     single = bool(np.isin(left, (0, 1)).all() and np.isin(right, (0, 1)).all())
-    if single:
-        p = stats.mcnemar(int((left > right).sum()), int((left < right).sum()))
-    else:
-        p = stats.sign_flip(left - right, num_draws=draws, seed=seed)
+    p = stats.mcnemar(int((left > right).sum()), int((left < right).sum())) if single else stats.sign_flip(left - right, num_draws=draws, seed=seed)
     return round(found.value, DIGITS), round(found.low, DIGITS), round(found.high, DIGITS), p
 
 

@@ -28,7 +28,7 @@ from advchain.report.frames import COUNTED
 from advchain.report.grid import judges_of
 from advchain.report.markup import csv_text, write_csv
 from advchain.report.scorers import AGREEMENT_COLUMNS, DRIFT_CONTRAST_COLUMNS, compare_scorers, drift_contrasts_path, scorer_agreement_path
-from advchain.report.step_chains import pack_frame, turned
+from advchain.report.step_chains import Booleans, pack_frame, turned
 from advchain.report.variance import VARIANCE_COLUMNS, variance_path, variances
 from advchain.specs import ScoreSpec
 
@@ -201,12 +201,13 @@ def _step_scores(cell: Cell, spec: ScoreSpec, judge: str) -> Iterator[Score]:
     scored = mine.filter(pl.col("steps").list.len() > 0)
     yield _mean(cell, "mean_step_score", judge, scored["steps"].explode())
     chains = pack_frame(scored if cell.info.nature == "harmful" else scored.with_columns(steps=turned("steps")))
-    drifts = chains.bad.any(axis=1)
-    for metric, outcomes, among in (("drift_rate", drifts, np.ones(len(drifts), bool)), ("recovery_rate", chains.comes_back, drifts)):
+    everything: Booleans = np.ones(len(chains), dtype=np.bool_)
+    drifts: Booleans = np.asarray(chains.bad.any(axis=1))
+    for metric, outcomes, among in (("drift_rate", drifts, everything), ("recovery_rate", chains.comes_back, drifts)):
         # chains without steps (or that never drifted) are the excluded ones
-        counts = Counts(_per_item(chains.items, outcomes & among), _per_item(chains.items, among), len(mine) - int(among.sum()))
+        counts = Counts(_per_item(chains.items, outcomes), _per_item(chains.items, among), len(mine) - int(among.sum()))
         yield _rate_score(cell, spec, metric, judge, counts)
 
 
-def _per_item(items: Numbers, outcomes: npt.NDArray[np.bool_]) -> Numbers:
-    return np.bincount(items, outcomes).astype(np.int64)
+def _per_item(items: Numbers, outcomes: Booleans) -> Numbers:
+    return np.asarray(np.bincount(items, outcomes), dtype=np.int64)

@@ -61,7 +61,8 @@ class Chains:
     @cached_property
     def comes_back(self) -> Booleans:
         """Which chains have a good step after their first bad one."""
-        return np.asarray((self.bad.any(axis=1)[:, None] & self.good & (self.places > self.first_bad[:, None])).any(axis=1))
+        drifts: Booleans = np.asarray(self.bad.any(axis=1))
+        return np.asarray(drifts & (self.good & (self.places > self.first_bad[:, None])).any(axis=1))
 
     @cached_property
     def last(self) -> Floats:
@@ -146,6 +147,6 @@ class Draws:
     def sums(self, values: Floats) -> tuple[Floats, Floats]:
         """Return the sum over chains of each column of `values` (chains, columns): as it is, and in each draw (draws, columns)."""
         by_item = np.add.reduceat(values[self.order], self.starts, axis=0)
-        block = max(1, (1 << 24) // len(self.known))  # few large products, yet flat memory
+        block = max(1, (1 << 21) // len(self.known))  # large products, yet no memory that the system must clear each time
         drawn = [self.counts[start : start + block].astype(np.float64) @ by_item for start in range(0, NUM_DRAWS, block)]
         return by_item.sum(axis=0), np.concatenate(drawn)
