@@ -34,6 +34,11 @@ def run(main: Callable[[], None]) -> None:
         width = 100 if sys.stderr.isatty() else 10_000
         sys.stderr.write("\n" + textwrap.fill(f"error: {error}", width=width, break_long_words=False, break_on_hyphens=False) + "\n")
         sys.exit(1)
+    except SystemExit as end:
+        if end.code != STOPPED:
+            raise
+        logging.shutdown()
+        os._exit(STOPPED)  # everything is kept and closed; taking torch apart in memory would cost seconds of the grace
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

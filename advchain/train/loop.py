@@ -32,6 +32,10 @@ WhenChanged = Literal["refuse", "resume", "restart"]
 ADVICE = "Lower train.learning_rate or train.max_grad_norm, or look at the rows."
 
 
+class Stopped(SystemExit):
+    """All processes have ended after the same step because one was asked to stop; the state is saved."""
+
+
 @dataclass
 class Training:
     """Everything one training is made of; `log_rows` grows by one per optimizer step.
@@ -95,7 +99,7 @@ def run_training(training: Training, start: int) -> None:
     Raises:
         EngineError: loss or gradient was NaN or infinite twice; nothing is saved after that.
         StorageError: the state cannot be saved.
-        SystemExit: a process of the training was asked to stop; the state is saved.
+        Stopped: a process of the training was asked to stop; the state is saved.
     """
     with stop_noted() as asked:
         for plan in training.plan():
@@ -202,7 +206,7 @@ def _save_if_due(training: Training, row: dict[str, Any], stop: bool) -> None:
         checkpoint.save(training.engine, training.checkpoints, done, identity, training.log_rows, training.group)
     if stop:
         log.warning("asked to stop (SIGTERM) after step %d of %d; the next run goes on from the state in %s", done, training.num_steps, training.checkpoints)
-        raise SystemExit(STOPPED)
+        raise Stopped(STOPPED)
 
 
 def _check_finite(training: Training, done: int) -> None:
