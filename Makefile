@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs
+.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard doctor verify bundle envs bench-envs
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -68,6 +68,10 @@ bench-data: setup
 
 schema: setup
 	$(BIN)/python scripts/schema.py
+
+# envs/*.yaml from the pins of envs/*.txt, for --sdm conda.
+envs: setup
+	$(BIN)/python scripts/conda_envs.py
 
 # The generate role on a CPU, in an environment of its own (vLLM pins another transformers): found by itself once it is there.
 vllm: .venv-generate/.installed
