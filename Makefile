@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard
+.PHONY: run estimate test sandbox browser setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-engines bench-memory bench-train bench-report bench-guard bench-dag
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -94,6 +94,10 @@ bench-train: setup
 # The guard trained anew from people's labels (ADVCHAIN_DATA), its held-out agreement, its speed; the last line is one JSON object.
 bench-guard: setup
 	$(BIN)/python tests/bench/guard.py
+
+# Planning time of the paper's grid, of ten times it and of a finished one, and what grows on the way; the last line is one JSON object.
+bench-dag: setup
+	$(BIN)/python tests/bench/dag.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

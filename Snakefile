@@ -1,8 +1,10 @@
 """AdvChain: STAR chains in, tables out. `snakemake --cores all` runs config/config.yaml; `--configfile config/paper.yaml` the paper's grid."""
 
+import gc
 import json
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from snakemake.dag import DAG
@@ -30,6 +32,7 @@ CONFIG_FILES = list(workflow.config_settings.configfiles) or [
 ]
 
 try:
+    cli.write_privately()
     PLAN = Plan(load_config(CONFIG_FILES, dict(workflow.config_settings.config)))
 except AdvChainError as error:
     sys.exit(f"error: {error}")
@@ -56,7 +59,8 @@ localrules:
     checkpoints,
     estimate,
     responses,
-    verdicts,
+    evaluate,
+    tables,
 
 
 rule all:
@@ -95,9 +99,26 @@ rule responses:
         get_all(paths.RESPONSES),
 
 
-rule verdicts:
+rule evaluate:
     input:
         get_all(paths.VERDICTS),
+
+
+rule tables:
+    input:
+        paths.REPORT,
+        paths.SUMMARY,
+
+
+# `snakemake model_qwen3-0.6b`, `method_advchain`, `benchmark_xstest`: one part of the grid up to its verdicts, without the tables.
+for part, jobs in PARTS.items():
+
+    rule:
+        name:
+            part
+        input:
+            jobs,
+        localrule: True
 
 
 STARTED = time.time()

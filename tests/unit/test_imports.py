@@ -13,7 +13,7 @@ PACKAGE = ROOT / "advchain"
 LAYERS = [
     {"errors", "records", "steps", "versions", "_version"},
     {"environments", "io", "chat", "stats", "paths", "ports", "store", "cli", "progress", "rows"},
-    {"specs", "catalogue", "config", "entries", "grid", "plan", "plan_checks", "reruns", "deviations", "estimate", "llm", "files", "models"},
+    {"specs", "catalogue", "config", "entries", "grid", "plan", "settings", "plan_checks", "reruns", "deviations", "estimate", "llm", "files", "models"},
     {"sources", "chains", "datasets", "train", "generate", "benchmarks", "attacks", "judges"},
     {"report"},
     {"explorer"},
