@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run estimate test sandbox browser slurm setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs bench-gpurun bench-slurm envs
+.PHONY: run estimate test sandbox browser slurm setup lint format schema clean vllm dag bench-data bench-chains bench-teacher bench-generate bench-judges bench-sandbox bench-memory bench-train bench-report bench-guard doctor verify bundle bench-envs bench-gpurun bench-slurm envs bench-dag
 .DEFAULT_GOAL := run
 
 setup: $(VENV)/.installed
@@ -133,6 +133,10 @@ bench-gpurun: setup
 # The workflow on a SLURM of its own, with pretended GPUs; the last line is one JSON object.
 bench-slurm: setup slurm
 	$(BIN)/python tests/bench/slurm.py
+
+# Planning time of the paper's grid, of ten times it and of a finished one, and what grows on the way; the last line is one JSON object.
+bench-dag: setup
+	$(BIN)/python tests/bench/dag.py
 
 dag: setup
 	$(BIN)/snakemake --rulegraph mermaid-js --forceall

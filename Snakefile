@@ -1,9 +1,11 @@
 """AdvChain: STAR chains in, tables out. `snakemake --cores all` runs config/config.yaml; `--configfile config/paper.yaml` the paper's grid."""
 
+import gc
 import json
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from snakemake.dag import DAG
@@ -36,6 +38,7 @@ PLANNED = (
 )
 
 try:
+    cli.write_privately()
     PLAN = Plan(
         load_config(CONFIG_FILES, dict(workflow.config_settings.config) | PLANNED)
     )
@@ -81,7 +84,8 @@ localrules:
     estimate,
     verify,
     responses,
-    verdicts,
+    evaluate,
+    tables,
 
 
 rule all:
@@ -120,9 +124,26 @@ rule responses:
         get_all(paths.RESPONSES),
 
 
-rule verdicts:
+rule evaluate:
     input:
         get_all(paths.VERDICTS),
+
+
+rule tables:
+    input:
+        paths.REPORT,
+        paths.SUMMARY,
+
+
+# `snakemake model_qwen3-0.6b`, `method_advchain`, `benchmark_xstest`: one part of the grid up to its verdicts, without the tables.
+for part, jobs in PARTS.items():
+
+    rule:
+        name:
+            part
+        input:
+            jobs,
+        localrule: True
 
 
 STARTED = time.time()

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from advchain import catalogue
-from advchain.config import CONFIG_FILES, Section, paragraph
 from advchain.errors import ConfigError
 from advchain.estimate.shapes import Shape
+from advchain.settings import CONFIG_FILES, Section, paragraph
 from advchain.specs import Steps
 
 E = TypeVar("E", bound=Section)
@@ -164,15 +164,21 @@ class JudgeEntry(Section):
 
 
 @cache
+def _parsed(name: str, key: str, kind: type[Section]) -> Section:
+    return kind.model_validate(catalogue.catalogue(name)[key])
+
+
 def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
     """Return one typed catalogue entry.
 
     Raises:
         ConfigError: unknown name, or an entry that does not fit; names file and key.
     """
-    value = catalogue.entry(name, key, where)
+    catalogue.entry(name, key, where)
     try:
-        return kind.model_validate(value)
+        found = _parsed(name, key, kind)
+        assert isinstance(found, kind)
+        return found
     except ValidationError as error:
         raise ConfigError(paragraph(error, f"{CONFIG_FILES}/{name}.yaml: {key}", kind)) from None
 

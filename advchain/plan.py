@@ -12,7 +12,7 @@ from advchain.entries import JudgeEntry, ModelEntry, RecipeEntry, read_entry
 from advchain.errors import ConfigError
 from advchain.estimate import profiles
 from advchain.files import expand_variables
-from advchain.grid import Checkpoint, Grid
+from advchain.grid import Checkpoint, Grid, remembered
 from advchain.llm.endpoint import endpoint_family
 from advchain.options import has_other_options
 
@@ -30,6 +30,7 @@ class Plan(Grid):
         super().__init__(config)
         plan_checks.check(self)
 
+    @remembered
     def source_spec(self, name: str) -> specs.SourceSpec:
         """Spec of reading one source."""
         source = self.config.sources[name]
@@ -37,6 +38,7 @@ class Plan(Grid):
         origin = source.origin or self.config.data.origin
         return specs.SourceSpec(version=version, name=name, origin=origin, **source.model_dump(exclude={"origin"}))
 
+    @remembered
     def chains_spec(self, name: str) -> specs.ChainsSpec:
         """Spec of rewriting one chain set."""
         chains = self.config.chains[name]
@@ -49,6 +51,7 @@ class Plan(Grid):
             return specs.PeakSpec(margin=peak.margin, gate=peak.gate)
         return specs.PeakSpec(judge="api", teacher=self.teacher(peak.judge, where), margin=peak.margin, gate=peak.gate)
 
+    @remembered
     def dataset_spec(self, recipe: str) -> specs.DatasetSpec:
         """Spec of mixing one recipe; shares become whole rows by largest remainder."""
         entry = read_entry("recipes", recipe, RecipeEntry, "recipes")
@@ -102,6 +105,7 @@ class Plan(Grid):
     def _endpoint_of(self, name: str, entry: ModelEntry) -> specs.TeacherSpec | None:
         return self.teacher(entry.endpoint, f"config/models.yaml: {name}: origin") if entry.endpoint else None
 
+    @remembered
     def train_choice(self, model: str) -> profiles.Choice:
         """Profile, cards and packs of a training of one model: what the config sets, the rest chosen by the memory model."""
         entry, train = self.model(model), self.config.train
@@ -141,6 +145,7 @@ class Plan(Grid):
             **settings,
         )
 
+    @remembered
     def prompts_spec(self, name: str) -> specs.PromptsSpec:
         """Spec of loading one benchmark or building one attack."""
         evaluation = self.evaluations[name]
@@ -186,6 +191,7 @@ class Plan(Grid):
             sampling={name: self.sampling(checkpoint, name) for name in evaluations},
         )
 
+    @remembered
     def judges_of(self, name: str) -> list[str]:
         """Judges of one evaluation: its own, else its kind's, else its file's default. A mirror attack on benign prompts is judged as they are."""
         evaluation = self.evaluations[name]
@@ -193,6 +199,7 @@ class Plan(Grid):
         kind: Any = "over_refusal" if constants["NATURE"] == "benign" and constants["TABLE"] != "reasoning" else constants["TABLE"]
         return list(evaluation.config.judges or self.config.evaluation.judges.get(kind) or constants["JUDGES"])
 
+    @remembered
     def judge_spec(self, name: str, where: str = "judges") -> specs.JudgeSpec:
         """Resolved settings of one judge."""
         entry = read_entry("judges", name, JudgeEntry, where)
@@ -217,6 +224,7 @@ class Plan(Grid):
         known = {"embedded_guard", "embedded_refusal", "string_match", "refusal_phrases"}
         return [spec.name for spec in self.measured_judges() if spec.kind not in known or has_other_options("judges", spec.kind, spec.options)]
 
+    @remembered
     def judge_stage_spec(self, name: str) -> specs.JudgeStageSpec:
         """Spec of judging one evaluation's responses."""
         judges = tuple(self.judge_spec(judge) for judge in self.judges_of(name))
@@ -233,6 +241,7 @@ class Plan(Grid):
         """Spec of showing the judges something else than the answer."""
         return specs.ViewSpec(version=versions.VIEW, view=self.view(name))
 
+    @remembered
     def judge_gpus(self, name: str) -> int:
         """GPUs that the hungriest judge of an evaluation takes."""
         return max((read_entry("judges", judge, JudgeEntry, "judges").gpus for judge in self.judges_of(name)), default=0)
@@ -243,6 +252,7 @@ class Plan(Grid):
 
     # ---------------------------------------------------------------- the report
 
+    @remembered
     def evaluation_infos(self) -> dict[str, specs.EvaluationInfo]:
         """How the report names and places each evaluation."""
         infos = {}
@@ -265,6 +275,7 @@ class Plan(Grid):
     def _measures(self, judge: str) -> Any:
         return module("judges", read_entry("judges", judge, JudgeEntry, "judges").kind, "judges").constants["MEASURES"]
 
+    @remembered
     def checkpoint_info(self, checkpoint: Checkpoint) -> specs.CheckpointInfo:
         """How the report names one checkpoint."""
         model, method = self.model(checkpoint.model), self.method(checkpoint.method)
@@ -291,6 +302,7 @@ class Plan(Grid):
     def _kind_of(self, part: specs.RecipePart) -> str | None:
         return self.config.chains[part.chains].kind if part.chains else None
 
+    @remembered
     def score_spec(self) -> specs.ScoreSpec:
         """Spec of counting all verdicts."""
         infos = tuple(self.checkpoint_info(c) for c in self.checkpoints)

@@ -45,6 +45,20 @@ class Parameter(str):
         return self.decides
 
 
+def get_parts_of_grid():
+    """Name of a target -> verdicts of one model, method or benchmark."""
+    parts = {}
+    for c in PLAN.checkpoints:
+        for name in PLAN.evaluations_of(c):
+            path = paths.VERDICTS.format(evaluation=name, **vars(c))
+            for part in (f"model_{c.model}", f"method_{c.method}", f"benchmark_{name}"):
+                parts.setdefault(part, []).append(path)
+    return parts
+
+
+PARTS = get_parts_of_grid()
+
+
 def spec_json(spec):
     """The spec as the one parameter of a job: a change of what decides its result re-runs the job, nothing else does."""
     return Parameter(spec.model_dump_json(), deciding(spec))
@@ -69,6 +83,10 @@ def named(names, template, key):
 def gpus_for(wanted):
     """GPUs a job takes: what the model needs, at most what a node has."""
     return min(wanted, PLAN.gpus)
+
+
+# A plan of thousands of jobs keeps all it makes: looking for garbage every 700 objects costs a quarter of the planning.
+gc.set_threshold(100_000, 20, 100)
 
 
 def get_served(spec):
@@ -230,8 +248,23 @@ def get_generate_spec(wildcards):
     return spec_json(get_generate_plan(wildcards))
 
 
+@cache
+def generate_plan(checkpoint, group):
+    return PLAN.generate_spec(checkpoint, PLAN.groups_of(checkpoint)[group])
+
+
 def get_generate_plan(wildcards):
-    return PLAN.generate_spec(get_checkpoint(wildcards), get_group(wildcards))
+    return generate_plan(get_checkpoint(wildcards), wildcards.group)
+
+
+@cache
+def judge_json(evaluation):
+    return spec_json(PLAN.judge_stage_spec(evaluation))
+
+
+@cache
+def judge_served(evaluation):
+    return get_served(PLAN.judge_stage_spec(evaluation))
 
 
 def get_generate_gpus(wildcards):

@@ -214,7 +214,7 @@ rule view_responses:
 rule judge:
     input:
         responses=get_judged,
-        served=lambda wildcards: get_served(PLAN.judge_stage_spec(wildcards.evaluation)),
+        served=lambda wildcards: judge_served(wildcards.evaluation),
     output:
         rows=paths.VERDICTS,
         manifest=paths.manifest_of(paths.VERDICTS),
@@ -239,7 +239,7 @@ rule judge:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         work=f"{paths.WORK}/judge",
-        spec=lambda wildcards: spec_json(PLAN.judge_stage_spec(wildcards.evaluation)),
+        spec=lambda wildcards: judge_json(wildcards.evaluation),
     message:
         "Judging {wildcards.evaluation} of {wildcards.model}/{wildcards.method}/{wildcards.run}"
     shell:

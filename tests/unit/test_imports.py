@@ -13,7 +13,7 @@ PACKAGE = ROOT / "advchain"
 LAYERS = [
     {"errors", "records", "steps", "versions", "_version"},
     {"environments", "io", "chat", "stats", "paths", "ports", "store", "cli", "preflight", "progress", "rows"},
-    {"specs", "catalogue", "options", "config", "entries", "grid", "plan", "plan_checks", "reruns", "deviations", "estimate", "llm", "files", "models"},
+    {"specs", "catalogue", "options", "config", "entries", "grid", "plan", "settings", "plan_checks", "reruns", "deviations", "estimate", "llm", "files", "models"},
     {"sources", "chains", "datasets", "train", "generate", "benchmarks", "attacks", "judges"},
     {"report"},
     {"explorer"},

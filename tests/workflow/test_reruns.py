@@ -27,8 +27,10 @@ from advchain.llm import embedded
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "tests/workflow/reruns.yaml"
 PAGE = ROOT / "docs/RERUNS.md"
-ORDER = """source rewrite_chains mix_dataset compared_benchmark contamination contamination_table dataset_card fetch_model train prompts attack attack_again generate
-collect_responses view_responses judge score report explorer""".split()
+ORDER = [
+    *("source", "rewrite_chains", "mix_dataset", "compared_benchmark", "contamination", "contamination_table", "dataset_card", "fetch_model", "train"),
+    *("prompts", "attack", "attack_again", "generate", "collect_responses", "view_responses", "judge", "score", "report", "explorer"),
+]
 
 
 @contextmanager
@@ -50,9 +52,9 @@ def file_version(folder: str, name: str) -> Iterator[None]:
 def entry(name: str, key: str, **changes: Any) -> Iterator[None]:
     """One entry of a catalogue under config/, with other fields."""
     with mock.patch.dict(catalogue.catalogue(name), {key: catalogue.catalogue(name)[key] | changes}):
-        entries.read_entry.cache_clear()
+        entries._parsed.cache_clear()
         yield
-    entries.read_entry.cache_clear()
+    entries._parsed.cache_clear()
 
 
 @contextmanager
