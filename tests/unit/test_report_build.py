@@ -48,7 +48,7 @@ def make(root: Path, out: Path) -> tuple[ScoreSpec, ReportSpec]:
     """Two seeds of AdvChain (800:200) and of a 50:50 mix, STAR-1 and base; base leaves 3 % without an answer."""
     grid = Grid(root)
     base = checkpoint("base", "released", paper_model="R1-7B")
-    infos = [base, checkpoint("star1", paper_model="R1-7B", num_tc=0, num_hc=0)]
+    infos = [base, checkpoint("star1", paper_model="R1-7B", recipe="star1", num_tc=0, num_hc=0)]
     cell(grid, ("r1", "base", "released"), RATES["base"], no_answer=6)
     cell(grid, ("r1", "star1", "seed0"), RATES["star1"])
     for index in range(2):
@@ -198,6 +198,12 @@ def test_the_summary_reads_in_a_terminal(report: Path) -> None:
     text = terminal_text(report / "summary.md")
     assert f"  {report}/report.html  everything on one page" in text
     assert "|" not in text and "**" not in text
+
+
+def test_cards_are_linked(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    assert '<a href="datasets/star1.card.md">star1</a>' in page and '<a href="checkpoints/r1/star1/seed0/README.md">r1/star1/seed0</a>' in page
+    assert "checkpoints/r1/base" not in page  # not trained here
 
 
 def test_figures_are_drawn(report: Path) -> None:
