@@ -245,10 +245,36 @@ rule export_dataset:
         "export.py --out {params.folder} --dataset {input.dataset} --card {input.card} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
+rule guard_report:
+    input:
+        dataset=paths.DATASET,
+        readme=paths.EXPORT,
+    output:
+        figures=paths.GUARD_REPORT,
+        page=paths.GUARD_PAGE,
+    log:
+        "results/logs/guard_report/{recipe}.log",
+    benchmark:
+        "results/benchmarks/guard_report/{recipe}.tsv"
+    conda:
+        "../envs/control.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+        gpu=0,
+    params:
+        folder=lambda wildcards, output: str(Path(output.page).parent),
+    message:
+        "Guarding training set {wildcards.recipe}"
+    shell:
+        "guard_report.py --dataset {input.dataset} --out {params.folder} 2>&1 | tee {log}"
+
+
 rule publish:
     input:
         readme=expand(paths.EXPORT, recipe=PLAN.config.publish.recipe),
         data=expand(paths.EXPORT_DATA, recipe=PLAN.config.publish.recipe),
+        guard=expand(paths.GUARD_REPORT, recipe=PLAN.config.publish.recipe),
     output:
         record=paths.PUBLISHED,
     log:

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from advchain.judges.api_steps import PROMPT, read_scores
+from advchain.judges import api_steps
 from advchain.judges.step_cues import score_steps
 from advchain.llm.ask import Asker
 from advchain.records import Sample
 
+PROMPT = api_steps.PROMPT
 Scorer = Callable[[Sample], Awaitable[list[float]]]
 
 
@@ -38,7 +39,7 @@ def score_by_asking(asker: Asker) -> Scorer:
 
     async def score(sample: Sample) -> list[float]:
         payload = {"request": sample.prompt, "nature": sample.nature, "chain": [step.rendered for step in sample.steps]}
-        return await asker.ask(PROMPT, sample.id, payload, lambda fields: read_scores(fields, len(sample.steps)))
+        return await asker.ask(PROMPT, sample.id, payload, lambda fields: api_steps.read_scores(fields, len(sample.steps)))
 
     return score
 

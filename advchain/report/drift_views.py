@@ -54,6 +54,11 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
         raise DataError(f"{path}: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}. Make it again with the score rule.") from error
 
 
+def scorer_title(spec: ReportSpec, scorer: str) -> str:
+    """Return the short title of a step judge: "Cue phrases" of "Cue phrases per step of the chain, 1-5; lexical"."""
+    return spec.judge_titles.get(scorer, scorer).split(";")[0].split(",")[0].split(":")[0].replace(" per step of the chain", "")
+
+
 def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
     """Return a row per group, nature and kind of chains."""
     known: dict[tuple[str, ...], Drift] = {(row.model, row.method, row.run, row.nature, row.chains, row.scorer, row.measure): row for row in rows}
@@ -63,7 +68,7 @@ def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
         first = next(row for row in found.values() if row is not None)
         cells = [_percent(found[name]) for name in CELLS]
         selection = " / ".join(_percent(found[name], interval=False) for name in SELECTED)
-        name = [group.first.model_title, SHOWN[nature, chains], group.method_title, spec.judge_titles.get(scorer, scorer).split(";")[0].split(":")[0]]
+        name = [group.first.model_title, SHOWN[nature, chains], group.method_title, scorer_title(spec, scorer)]
         shown.append([*name, str(first.num_chains), *cells, _rise(found["rise"]), selection])
     return Table(
         name="drift",
@@ -104,7 +109,8 @@ def _rise(row: Drift | None) -> str:
 
 def drift_curves(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
     """Mean badness along the chains: a panel per model, nature and kind; a line per method over all chains, dashed for the worse outcome."""
-    heading = "Badness of the steps of answers' chains"
+    scorer = next((point.scorer for point in points), "")
+    heading = f"Badness of the steps of answers' chains, by {scorer_title(spec, scorer)}" if scorer else "Badness of the steps of answers' chains"
     names = style_of(spec)
     shown = [(model, place) for model in dict.fromkeys(point.model for point in points) for place in SHOWN if _points(points, model, place)]
     if not shown:
@@ -138,8 +144,8 @@ def _line(ax: Any, points: Sequence[CurvePoint], condition: str, style: int, tit
 
 def recovery(spec: ReportSpec, rows: Sequence[Drift]) -> Figure:
     """Recovery rate with its interval, a row per method, a panel per model, nature and kind: the claim itself."""
-    heading = "Chains that come back after a bad step"
     scorer = next((row.scorer for row in rows), "")
+    heading = f"Chains that come back after a bad step, by {scorer_title(spec, scorer)}" if scorer else "Chains that come back after a bad step"
     known = [row for row in rows if row.measure == "recovery_rate" and row.value is not None and row.scorer == scorer]
     models = dict.fromkeys(row.model for row in known)
     shown = [(model, place) for model in models for place in SHOWN if any((row.model, row.nature, row.chains) == (model, *place) for row in known)]

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from advchain.report.contrasts import Contrast, heading
-from advchain.report.drift_views import SHOWN
+from advchain.report.drift_views import SHOWN, scorer_title
 from advchain.report.figures import style_of
 from advchain.report.grid import LOWER_IS_BETTER, groups
 from advchain.report.plots import INK, LINE, STYLE, colour, legend, marker, panels, said
-from advchain.report.scorer_views import MEASURE_TITLE, apart, scorer_title
+from advchain.report.scorer_views import MEASURE_TITLE, apart
 from advchain.report.scorers import DriftContrast
 from advchain.specs import ReportSpec
 
@@ -45,7 +45,7 @@ def forest(spec: ReportSpec, contrasts: Sequence[Contrast]) -> Figure:
             lines.setdefault(row.model, []).append((names, f"{heading(row, spec.evaluations).removesuffix(' (all sets)')}, n = {row.num_items}", [mark]))
     if not lines:
         return said(title, "No two methods that are to be compared were run on one model.")
-    return _draw(spec, title, lines, [])
+    return _draw(spec, title, lines, [], ("established after correction", "not established"))
 
 
 def forest_chains(spec: ReportSpec, changes: Sequence[DriftContrast]) -> Figure:
@@ -66,7 +66,7 @@ def forest_chains(spec: ReportSpec, changes: Sequence[DriftContrast]) -> Figure:
     for (model, names, measure), marks in found.items():
         lines.setdefault(model, []).append((names, measure, marks))
     handles = [Line2D([], [], ls="none", marker=marker(i), color=colour(i), ms=6, label=scorer_title(spec, scorer)) for i, scorer in enumerate(scorers)]
-    return _draw(spec, title, lines, handles)
+    return _draw(spec, title, lines, handles, ("interval leaves out 0", "interval holds 0"))
 
 
 def _pairs(spec: ReportSpec) -> Any:
@@ -80,15 +80,15 @@ def _pairs(spec: ReportSpec) -> Any:
     return title
 
 
-def _draw(spec: ReportSpec, title: str, lines: Mapping[str, Sequence[Line]], handles: Sequence[Line2D]) -> Figure:
+def _draw(spec: ReportSpec, title: str, lines: Mapping[str, Sequence[Line]], handles: Sequence[Line2D], words: tuple[str, str]) -> Figure:
     titles = {info.model: info.model_title for info in spec.checkpoints}
     tallest = max(len(rows) + len({names for names, _, _ in rows}) for rows in lines.values())
     with matplotlib.rc_context(STYLE):
         figure, axes = panels([titles[model] for model in lines], title, per_row=1, height=ROW * tallest + 0.9, width=7.2)
         for ax, rows in zip(axes, lines.values(), strict=True):
             _panel(ax, rows)
-        filled = Line2D([], [], ls="none", marker="o", color=INK, ms=6, label="established")
-        hollow = Line2D([], [], ls="none", marker="o", color=INK, mfc="none", ms=6, label="not established")
+        filled = Line2D([], [], ls="none", marker="o", color=INK, ms=6, label=words[0])
+        hollow = Line2D([], [], ls="none", marker="o", color=INK, mfc="none", ms=6, label=words[1])
         legend(figure, [*handles, filled, hollow])
     return figure
 

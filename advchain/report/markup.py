@@ -137,13 +137,17 @@ def fragment(table: Table) -> str:
     )
 
 
+TALL = 24  # rows; a longer table scrolls within itself, under its header
+
+
 def grid(table: Table) -> str:
     """Return the scrollable <table> of a table."""
     shown = [(i, name) for i, name in enumerate(table.header) if i or not table.grouped]
     head = "".join(f'<th scope="col"{_kind(i, table)}>{html.escape(name)}</th>' for i, name in shown)
     rows = "\n".join(_body(table))
     few = ' class="few"' if sum(table.right(i) for i in range(len(table.header))) <= 4 else ""  # room for intervals beside the numbers
-    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}"><table{few}>'
+    tall = " tall" if len(table.rows) > TALL else ""
+    opening = f'<div class="scroll{tall}" tabindex="0" role="region" aria-label="{html.escape(table.title)}"><table{few}>'
     return f"{opening}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
 
 

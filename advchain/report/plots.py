@@ -110,9 +110,10 @@ def _render(figure: Figure, ending: str) -> bytes:
     return buffer.getvalue()
 
 
-def _min_width(match: re.Match[str]) -> str:
-    """On a narrow screen a wide figure scrolls rather than shrink until its text cannot be read."""
-    return f'{match[1]} style="min-width: {0.8 * float(match[2]):.0f}px"'
+def _width(match: re.Match[str]) -> str:
+    """The text of all figures is of one size; on a narrow screen a wide figure scrolls rather than shrink until it cannot be read."""
+    points = float(match[2])
+    return f'{match[1]} style="min-width: {0.8 * points:.0f}px; max-width: {1.4 * points:.0f}px"'
 
 
 def _inline(svg: str, name: str) -> str:
@@ -122,6 +123,6 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'(?<=\sid=")', f"{name}-", svg)
     svg = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", svg).replace("xlink:href", "href")
-    svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', _min_width, svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', _width, svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     return svg.replace("fill: #ffffff", "fill: none").replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from advchain.report.drift_views import SHOWN
+from advchain.report.drift_views import SHOWN, scorer_title
 from advchain.report.grid import groups
 from advchain.report.markup import Table
 from advchain.report.scorers import AGREEMENT_COLUMNS, ALL, DRIFT_CONTRAST_COLUMNS, DriftContrast, ScorerAgreement
@@ -18,11 +18,6 @@ MEASURE_TITLE = {
 }
 SIGNS = ("num_same_sign", "num_not_zero", "num_opposite")
 Place = tuple[str, ...]  # everything of a drift contrast but its scorer
-
-
-def scorer_title(spec: ReportSpec, scorer: str) -> str:
-    """Return the short title of a step judge."""
-    return spec.judge_titles.get(scorer, scorer).split(";")[0].split(",")[0].split(":")[0].replace(" per step of the chain", "")
 
 
 def scorers_table(spec: ReportSpec, agreements: Sequence[ScorerAgreement], changes: Sequence[DriftContrast]) -> Table:
@@ -103,7 +98,8 @@ def drift_contrasts_table(spec: ReportSpec, changes: Sequence[DriftContrast]) ->
         raw=[change.model_dump() for change in changes],
         notes=[
             "Points of per cent, method minus reference, 95 % bootstrap over prompts, in brackets how many chains (of the hazard: steps at risk) each side "
-            "has. Not adjusted for their number, and no p: these say where the answers' differences may come from, they are no claims of their own.",
+            "has. Established here: the interval leaves out 0; not adjusted for their number. "
+            "These say where the answers' differences may come from, they are no claims of their own.",
         ]
         if rows
         else [],

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from advchain.report.grid import METRIC_TITLE, groups
 from advchain.report.markup import Table
-from advchain.report.tables import percent
 from advchain.report.variance import VARIANCE_COLUMNS, Variance
 from advchain.specs import ReportSpec
 
@@ -53,4 +52,4 @@ def variance_table(spec: ReportSpec, rows: Sequence[Variance]) -> Table:
 
 
 def _points(value: float | None) -> str:
-    return "-" if value is None else f"{percent(value):.1f}"
+    return "-" if value is None else f"{100 * value:.1f}"

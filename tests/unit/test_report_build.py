@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
-from report_grid import Grid, cell, checkpoint, dumps, report_spec, score_spec, write_samples, write_training
+from report_grid import RATES, ROOT, Grid, cell, checkpoint, dumps, make, report_spec, score_spec
 
 from advchain.report.build import FIGURES, TABLES, build
-from advchain.report.scores import contrasts_path, score
+from advchain.report.scores import score
 from advchain.report.terminal import terminal_text
-from advchain.specs import ReportSpec, ScoreSpec
 
-ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/report"
 STABLE = (
     "safety",
@@ -38,49 +36,6 @@ STABLE = (
     "variance",
 )  # costs, provenance: paths and times
 JUDGES = ("agreement", "corrected")  # these move when a judge is measured anew
-RATES = {
-    "base": {"asr": 0.51, "rr": 0.53, "orr": 0.17, "pass@1": 0.92},
-    "star1": {"asr": 0.08, "rr": 0.84, "orr": 0.42, "pass@1": 0.91},
-    "advchain": {"asr": 0.045, "rr": 0.92, "orr": 0.18, "pass@1": 0.93},
-}
-
-
-def make(root: Path, out: Path) -> tuple[ScoreSpec, ReportSpec]:
-    """Two seeds of AdvChain (800:200) and of a 50:50 mix, STAR-1 and base; base leaves 3 % without an answer."""
-    grid = Grid(root)
-    base = checkpoint("base", "released", paper_model="R1-7B")
-    infos = [base, checkpoint("star1", paper_model="R1-7B", num_tc=0, num_hc=0)]
-    cell(grid, ("r1", "base", "released"), RATES["base"], no_answer=6)
-    cell(grid, ("r1", "star1", "seed0"), RATES["star1"])
-    for index in range(2):
-        run = f"seed{index}"
-        infos.append(checkpoint("advchain", run, paper_model="R1-7B", num_tc=800, num_hc=200))
-        infos.append(checkpoint("advchain_50_50", run, num_tc=500, num_hc=500))
-        cell(grid, ("r1", "advchain", run), RATES["advchain"] | {"asr": 0.04 + 0.01 * index})
-        cell(grid, ("r1", "advchain_50_50", run), RATES["advchain"] | {"asr": 0.1, "orr": 0.1}, start=3)
-    spec = score_spec(infos)
-    score(out / "scores.csv", spec, grid.verdicts, grid.responses)
-    write_samples(root / "advchain.jsonl", [("tc", "harmful"), ("hc", "benign"), ("plain", "harmful")])
-    write_training(root / "training.jsonl")
-    return spec, report_spec(spec, deviations=["The teacher is <our> choice & not the paper's."], judge_modules={"guard": "string_match"})
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("report")
-    out = root / "results"
-    _, spec = make(root, out)
-    build(
-        out,
-        spec,
-        scores=out / "scores.csv",
-        contrasts=contrasts_path(out / "scores.csv"),
-        paper=ROOT / "config/paper_numbers.yaml",
-        samples=[root / "advchain.jsonl"],
-        training={"r1/advchain/seed0": root / "training.jsonl"},
-        manifests=[out / "scores.manifest.json", *sorted(root.glob("verdicts/*/*/*/*.manifest.json"))],
-    )
-    return out
 
 
 @pytest.mark.parametrize("name", [*STABLE, *JUDGES])
@@ -99,6 +54,7 @@ def test_all_outputs_are_there_and_nothing_else(report: Path) -> None:
     expected |= {f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png", "pdf")}
     assert made == expected | {
         "report.html",
+        "report.manifest.json",
         "summary.md",
         "scores.csv",
         "scores.manifest.json",
@@ -201,6 +157,12 @@ def test_the_summary_reads_in_a_terminal(report: Path) -> None:
     assert "|" not in text and "**" not in text
 
 
+def test_cards_are_linked(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    assert '<a href="datasets/star1.card.md">star1</a>' in page and '<a href="checkpoints/r1/star1/seed0/README.md">r1/star1/seed0</a>' in page
+    assert "checkpoints/r1/base" not in page  # not trained here
+
+
 def test_figures_are_drawn(report: Path) -> None:
     for name in FIGURES:
         svg = (report / f"figures/{name}.svg").read_text()
@@ -233,7 +195,6 @@ def test_a_run_without_paper_model_ratio_training_or_contrast_says_so(tmp_path: 
         "No two recipes of one model differ in their T-C share: there is no ratio to plot.",
         "Training rows against ASR and ORR: No two training sets of one model differ in size alone.",
         "Every method was trained with one seed: nothing tells how far another seed would land.",
-        "Fewer than two step judges were run, so nothing says whether another scorer would find the same.",
         "No two methods that are to be compared were run on one model.",
         "No training data was given.",
         "None were declared.",

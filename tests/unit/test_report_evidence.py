@@ -69,6 +69,10 @@ def scored(folder: Path, second: Callable[[Chain], Chain]) -> tuple[Any, list[Sc
     return report_spec(spec), read_rows(scorer_agreement_path(path), ScorerAgreement), read_rows(drift_contrasts_path(path), DriftContrast)
 
 
+def test_one_scorer_is_said_to_be_one() -> None:
+    assert "nothing says whether another scorer would find the same" in scorers_table(report_spec(score_spec([checkpoint("base", "released")])), [], []).empty
+
+
 def test_scorers_that_agree(tmp_path: Path) -> None:
     spec, agreements, changes = scored(tmp_path, lambda chain: [min(5.0, step + 0.2) for step in chain])
     assert [row.method for row in agreements] == ["all", "star1", "advchain"]

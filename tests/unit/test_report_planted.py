@@ -22,7 +22,7 @@ METHODS = ("base", "star1", "no_injection", "advchain")
 
 def spec() -> ScoreSpec:
     infos = [checkpoint(method, "released" if method == "base" else "seed0") for method in METHODS]
-    return score_spec(infos, {name: info for name, (info, *_) in SETS.items()}).model_copy(update={"bootstrap_draws": 500})
+    return score_spec(infos, {name: info for name, (info, *_) in SETS.items()}).model_copy(update={"bootstrap_draws": 300})
 
 
 def run(seed: int, effect: float, num_samples: int = 1) -> list[Contrast]:
