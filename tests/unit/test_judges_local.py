@@ -221,7 +221,7 @@ def test_an_adapter_of_another_model_is_explained(weights: dict[str, Path], tmp_
 
     other = LlamaForCausalLM(LlamaConfig(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2))
     get_peft_model(other, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="does not fit .* Name the adapter's own base with `model`"):
+    with pytest.raises(ConfigError, match=r"does not fit .* Name the adapter's own base with `model`"):
         strongreject.build(spec("k", model=str(weights["strongreject"]), path=str(tmp_path)), tmp_path)
 
 
