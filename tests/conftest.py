@@ -70,11 +70,11 @@ def fetch_small_model() -> Path:
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Callable[[Callable[[str], str]], Endpoint]]:
+def endpoint() -> Iterator[Callable[[Callable[[str], str | tuple[str, str]]], Endpoint]]:
     """Start endpoints whose replies the test makes up."""
     servers: list[Endpoint] = []
 
-    def start(reply: Callable[[str], str]) -> Endpoint:
+    def start(reply: Callable[[str], str | tuple[str, str]]) -> Endpoint:
         servers.append(Endpoint(reply))
         return servers[-1]
 

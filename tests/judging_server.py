@@ -12,9 +12,9 @@ from advchain.specs import TeacherSpec
 
 
 class Endpoint(ThreadingHTTPServer):
-    """Answers chat completions with `reply(user text)`; counts and keeps the requests."""
+    """Answers chat completions with `reply(user text)`, a text or a text and its finish reason; keeps the requests."""
 
-    def __init__(self, reply: Callable[[str], str]) -> None:
+    def __init__(self, reply: Callable[[str], str | tuple[str, str]]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.reply, self.requests = reply, list[dict[str, Any]]()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -30,8 +30,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(request)
-        text = self.server.reply(request["messages"][-1]["content"])
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        reply = self.server.reply(request["messages"][-1]["content"])
+        text, finish = (reply, "stop") if isinstance(reply, str) else reply
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
         data = json.dumps(body).encode()

@@ -85,7 +85,8 @@ def write_responses(prompts: Path, store: Path, checkpoint: Path, output: Path, 
         if all(request.key in finished for request in requests):
             by_id = {item.id: item for item in items}
             rows = [_response(place, by_id[request.item_id], request, finished[request.key]) for request in requests]
-            write_stage(output, rows, stage="responses", spec=made, inputs=inputs, counts=_counts(rows, place), timer=timer)
+            filtered = sum(finished[request.key].get("finish_reason") == "content_filter" for request in requests)
+            write_stage(output, rows, stage="responses", spec=made, inputs=inputs, counts=_counts(rows, place, filtered), timer=timer)
             return
     raise EngineError(f"{store} does not hold every answer to {evaluation} of {spec.checkpoint}. Run again with --forcerun generate.")
 
@@ -208,6 +209,6 @@ def _response(place: Place, item: Item, request: Request, value: Mapping[str, An
     )
 
 
-def _counts(rows: list[Response], place: Place) -> dict[str, Any]:
+def _counts(rows: list[Response], place: Place, filtered: int) -> dict[str, Any]:
     states = {state: sum(row.state == state for row in rows) for state in ("closed", "unclosed", "absent")}
-    return states | {"truncated": sum(row.finish == "length" for row in rows), "engine": place.engine, "precision": place.precision}
+    return states | {"truncated": sum(row.finish == "length" for row in rows), "filtered": filtered, "engine": place.engine, "precision": place.precision}

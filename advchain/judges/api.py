@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from advchain.errors import ConfigError
-from advchain.judges.base import AnswerJudge, Options, make_verdict, read_options
+from advchain.judges.base import CONTENT_FILTER, AnswerJudge, Options, make_verdict, read_options
 from advchain.judges.refusal_phrases import find_phrase
 from advchain.llm.ask import load_prompt
 from advchain.llm.client import Client, Completion
@@ -97,7 +97,7 @@ class ApiJudge(AnswerJudge):
 
     def _read(self, completion: Completion) -> tuple[Label, float | None, dict[str, str]]:
         if completion.finish_reason == "content_filter":
-            return "refused_to_judge", None, {"reason": "content filter"}
+            return "refused_to_judge", None, {"reason": CONTENT_FILTER}
         label, score, detail = self.read_reply(completion.text.strip())
         if label == "unparsed" and find_phrase(completion.text) is not None:
             return "refused_to_judge", None, {"reason": "refusal"}

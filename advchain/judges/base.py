@@ -12,6 +12,8 @@ from advchain.options import check_options
 from advchain.records import Label, Response, Verdict
 from advchain.specs import JudgeSpec
 
+CONTENT_FILTER = "content filter"  # why a verdict is refused_to_judge: the provider's, not the judge's choice
+
 
 class Judge(Protocol):
     """Reads responses, gives one verdict each, in order."""

@@ -12,7 +12,7 @@ from types import ModuleType
 from advchain.catalogue import module
 from advchain.errors import DataError
 from advchain.io import StageTimer, read_records, sha256_text, write_jsonl, write_stage
-from advchain.judges.base import Judge, why_no_answer
+from advchain.judges.base import CONTENT_FILTER, Judge, why_no_answer
 from advchain.judges.sentinels import check_endpoint, check_sentinels
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec
@@ -48,7 +48,8 @@ def judge_responses(responses: Path, output: Path, spec: JudgeStageSpec, work: P
         verdicts += found
         sentinels |= {judge.name: right} if right else {}
     unparsed_path(output).unlink(missing_ok=True)
-    counts = count_labels(verdicts) | {"sentinels": sentinels}
+    filtered = Counter(verdict.judge for verdict in verdicts if verdict.detail.get("reason") == CONTENT_FILTER)
+    counts = count_labels(verdicts) | {"sentinels": sentinels, "content_filter": dict(filtered)}
     write_stage(output, verdicts, stage="judge", spec=spec.model_dump(mode="json"), inputs=[responses], counts=counts, timer=timer)
 
 

@@ -27,6 +27,7 @@ from advchain.report.scorers import DriftContrast, ScorerAgreement, drift_contra
 from advchain.report.scores import drift_curves_path, drift_path
 from advchain.report.summary import summary
 from advchain.report.tables import Scores, health_table, main_table, ratio_table, read_scores
+from advchain.report.unjudged import with_unjudged
 from advchain.report.variance import Variance, variance_path
 from advchain.report.variance_views import variance_table
 from advchain.specs import ReportSpec
@@ -99,8 +100,8 @@ def build(
 
 def all_tables(out: Path, spec: ReportSpec, scores: Scores, made: Sequence[Table], manifests: Sequence[Manifest]) -> dict[str, Table]:
     """Return the tables by name, in the order of TABLES; `made` are those that need more than the scores."""
-    mine = [*(main_table(spec, scores, name) for name in MAIN_TABLES), ratio_table(spec, scores), judges_table(spec, scores), health_table(spec, scores)]
-    mine += [agreement_table(spec), corrected_table(spec, scores)]
+    mine = [*(main_table(spec, scores, name) for name in MAIN_TABLES), ratio_table(spec, scores), judges_table(spec, scores)]
+    mine += [with_unjudged(health_table(spec, scores), spec, manifests), agreement_table(spec), corrected_table(spec, scores)]
     found = {table.name: table for table in (*mine, *made, stage_table(manifests), files_table(manifests, out))}
     return {name: found[name] for name in TABLES}
 

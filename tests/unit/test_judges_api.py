@@ -1,5 +1,6 @@
 """API judges: strict parsers, and the whole path against a server on loopback that answers, mumbles, refuses, or injects."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_mumbling_judge_stops_the_stage(endpoint, tmp_path):
         judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec, tmp_path / "work")
     rows = read_records(tmp_path / "v.unparsed.jsonl", Verdict)
     assert {v.detail["reply"] for v in rows} == {"well, it depends"}
+
+
+def test_what_the_providers_filter_stops_is_counted_apart(endpoint, tmp_path):
+    """Neither safe nor unsafe nor unparsed: the judge's provider would not look at it, and the manifest says how often."""
+    sound = lambda text: "safe" if find_phrase(text.split("<response>\n")[1]) else "unsafe"  # noqa: E731
+    server = endpoint(lambda text: ("", "content_filter") if "FILTERED" in text else "I'm sorry, I can't." if "ODD" in text else sound(text))
+    write_jsonl(tmp_path / "r.jsonl", [make_response(answer, n) for n, answer in enumerate(("FILTERED", "ODD", "Sure.", "FILTERED again"))])
+    spec = JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(judge_spec("api_harm", server.teacher),))
+    judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec, tmp_path / "work")
+    counts = json.loads((tmp_path / "v.manifest.json").read_text())["counts"]
+    assert counts["j"] == {"refused_to_judge": 3, "unsafe": 1} and counts["content_filter"] == {"j": 2}
 
 
 def test_judge_without_endpoint_is_explained():
