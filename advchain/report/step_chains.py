@@ -129,10 +129,12 @@ def pack_frame(frame: pl.DataFrame) -> Chains:
 
 
 @lru_cache(maxsize=2)
-def _counts(num_items: int, seed: int) -> npt.NDArray[np.uint8]:
-    """How often each item is in each of NUM_DRAWS bootstrap draws: (draws, items)."""
-    rng = np.random.default_rng(seed)
-    return np.stack([np.bincount(rng.integers(0, num_items, num_items), minlength=num_items).astype(np.uint8) for _ in range(NUM_DRAWS)])
+def _counts(num_items: int, seed: int) -> Floats:
+    """How often each item is in each of NUM_DRAWS bootstrap draws: (draws, items), as the numbers that a matrix product wants."""
+    rng, counts = np.random.default_rng(seed), np.empty((NUM_DRAWS, num_items))
+    for row in counts:
+        row[:] = np.bincount(rng.integers(0, num_items, num_items), minlength=num_items)
+    return counts
 
 
 class Draws:
@@ -147,6 +149,4 @@ class Draws:
     def sums(self, values: Floats) -> tuple[Floats, Floats]:
         """Return the sum over chains of each column of `values` (chains, columns): as it is, and in each draw (draws, columns)."""
         by_item = np.add.reduceat(values[self.order], self.starts, axis=0)
-        block = max(1, (1 << 21) // len(self.known))  # large products, yet no memory that the system must clear each time
-        drawn = [self.counts[start : start + block].astype(np.float64) @ by_item for start in range(0, NUM_DRAWS, block)]
-        return by_item.sum(axis=0), np.concatenate(drawn)
+        return by_item.sum(axis=0), np.asarray(self.counts @ by_item)
