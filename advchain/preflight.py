@@ -75,7 +75,7 @@ def begin(folder: Path, arguments: Sequence[str] = sys.argv) -> None:
     handle = _lock(path)
     try:
         _heal(folder, _read(path), "--unlock" in arguments)
-        owner = Owner(os.getpid(), socket.gethostname(), _boot(), time.strftime("%Y-%m-%d %H:%M:%S"), " ".join(arguments)[-200:])
+        owner = Owner(os.getpid(), socket.gethostname(), _boot(), time.strftime("%Y-%m-%d %H:%M:%S"), _line(arguments))
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(owner._asdict()).encode() + b"\n", 0)
     except BaseException:
@@ -120,6 +120,11 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
+
+
+def _line(arguments: Sequence[str]) -> str:
+    line = " ".join([Path(arguments[0]).name, *arguments[1:]])
+    return line if len(line) <= 120 else line[:117] + "..."
 
 
 def _heal(folder: Path, last: Owner | None, forget: bool) -> None:
