@@ -83,7 +83,13 @@ def begin(folder: Path, arguments: Sequence[str] = sys.argv) -> None:
         raise
     _held.append(handle)
     os.environ[RUN] = owner.run
-    atexit.register(os.ftruncate, handle, 0)  # ended cleanly: no job is left
+    atexit.register(_end_cleanly, handle, owner.pid)
+
+
+def _end_cleanly(handle: int, pid: int) -> None:
+    """Leave no name: no job is left at work. A fork of the run that ends is not its end."""
+    if os.getpid() == pid:
+        os.ftruncate(handle, 0)
 
 
 def _lock(path: Path) -> int:
