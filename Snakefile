@@ -1,19 +1,24 @@
 """AdvChain: STAR chains in, tables out. `snakemake --cores all` runs config/config.yaml; `--configfile config/paper.yaml` the paper's grid."""
 
+import gc
 import json
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.utils import min_version
 
 from advchain import cli, paths, preflight, versions
 from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
-from advchain.errors import AdvChainError
+from advchain.errors import AdvChainError, ConfigError
+from advchain.files import expand_variables
 from advchain.plan import Plan
 from advchain.report.terminal import terminal_text
+from advchain.reruns import deciding
 from advchain.specs import served_in
 
 min_version("9.27")
@@ -33,6 +38,7 @@ PLANNED = (
 )
 
 try:
+    cli.write_privately()
     PLAN = Plan(
         load_config(CONFIG_FILES, dict(workflow.config_settings.config) | PLANNED)
     )
@@ -64,6 +70,7 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/operations.smk"
 
 
 localrules:
@@ -73,9 +80,12 @@ localrules:
     export,
     publish,
     checkpoints,
+    doctor,
     estimate,
+    verify,
     responses,
-    verdicts,
+    evaluate,
+    tables,
 
 
 rule all:
@@ -114,9 +124,26 @@ rule responses:
         get_all(paths.RESPONSES),
 
 
-rule verdicts:
+rule evaluate:
     input:
         get_all(paths.VERDICTS),
+
+
+rule tables:
+    input:
+        paths.REPORT,
+        paths.SUMMARY,
+
+
+# `snakemake model_qwen3-0.6b`, `method_advchain`, `benchmark_xstest`: one part of the grid up to its verdicts, without the tables.
+for part, jobs in PARTS.items():
+
+    rule:
+        name:
+            part
+        input:
+            jobs,
+        localrule: True
 
 
 STARTED = time.time()

@@ -23,12 +23,22 @@ def start_logging() -> None:
     logging.getLogger("advchain").setLevel(os.environ.get("ADVCHAIN_LOG", "INFO").upper())
 
 
+def write_privately() -> None:
+    """Let nobody else read what is written from here on: harmful text is among it. ADVCHAIN_UMASK (octal, e.g. 007 for a group) says otherwise."""
+    mask = os.environ.get("ADVCHAIN_UMASK", "077")
+    try:
+        os.umask(int(mask, 8) & 0o777)
+    except ValueError:
+        raise ConfigError(f"environment variable ADVCHAIN_UMASK: '{mask}' is no file mode mask in octal digits, such as 077 or 007.") from None
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; print an AdvChainError as one paragraph and exit 1, let bugs keep their traceback."""
     start_logging()
     signal.signal(signal.SIGTERM, _stop)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr goes to a log file; set it to 0 to see them
     try:
+        write_privately()
         main()
     except AdvChainError as error:
         width = 100 if sys.stderr.isatty() else 10_000

@@ -7,6 +7,10 @@ spec, counts) and a reject file beside it. `export` and `publish` are targets of
 
 
 rule source:
+    input:
+        lambda wildcards: get_local(
+            PLAN.source_spec(wildcards.source), paths.SOURCE.format(**wildcards)
+        ),
     output:
         rows=paths.SOURCE,
         manifest=paths.manifest_of(paths.SOURCE),
@@ -103,6 +107,10 @@ rule mix_dataset:
 
 
 rule compared_benchmark:
+    input:
+        lambda wildcards: get_local(
+            PLAN.compared[wildcards.compared], paths.COMPARED.format(**wildcards)
+        ),
     output:
         rows=paths.COMPARED,
         manifest=paths.manifest_of(paths.COMPARED),
@@ -237,10 +245,36 @@ rule export_dataset:
         "export.py --out {params.folder} --dataset {input.dataset} --card {input.card} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
+rule guard_report:
+    input:
+        dataset=paths.DATASET,
+        readme=paths.EXPORT,
+    output:
+        figures=paths.GUARD_REPORT,
+        page=paths.GUARD_PAGE,
+    log:
+        "results/logs/guard_report/{recipe}.log",
+    benchmark:
+        "results/benchmarks/guard_report/{recipe}.tsv"
+    conda:
+        "../envs/control.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+        gpu=0,
+    params:
+        folder=lambda wildcards, output: str(Path(output.page).parent),
+    message:
+        "Guarding training set {wildcards.recipe}"
+    shell:
+        "guard_report.py --dataset {input.dataset} --out {params.folder} 2>&1 | tee {log}"
+
+
 rule publish:
     input:
         readme=expand(paths.EXPORT, recipe=PLAN.config.publish.recipe),
         data=expand(paths.EXPORT_DATA, recipe=PLAN.config.publish.recipe),
+        guard=expand(paths.GUARD_REPORT, recipe=PLAN.config.publish.recipe),
     output:
         record=paths.PUBLISHED,
     log:

@@ -1,6 +1,6 @@
 """Verdicts -> scores -> tables, figures, report.
 
-Outputs: results/scores.csv, contrasts.csv, drift.csv, drift_curves.csv, disagreements.csv; results/tables/*.csv|md|html; results/figures/*.svg|png;
+Outputs: results/scores.csv, contrasts.csv, drift.csv, drift_curves.csv, disagreements.csv; results/tables/*.csv|md|html|tex; results/figures/*.svg|png|pdf;
 results/report.html (one self-contained file), results/summary.md and results/explorer (a page to look into single chains). Every number can be
 followed back: table -> scores -> verdicts -> responses -> checkpoint -> dataset -> chains. `estimate` prints what all of it will take, before anything runs.
 """
@@ -19,11 +19,25 @@ TABLES = [
     "corrected",
     "health",
     "drift",
+    "drift_contrasts",
+    "scorers",
+    "variance",
     "curves",
     "costs",
     "provenance",
 ]
-FIGURES = ["tradeoff", "recovery", "drift", "ratio", "snowball", "training"]
+FIGURES = [
+    "tradeoff",
+    "forest",
+    "recovery",
+    "forest_chains",
+    "drift",
+    "ratio",
+    "size",
+    "rate",
+    "snowball",
+    "training",
+]
 
 
 rule score:
@@ -35,6 +49,9 @@ rule score:
         contrasts=paths.CONTRASTS,
         drift=paths.DRIFT,
         curves=paths.DRIFT_CURVES,
+        scorer_agreement=paths.SCORER_AGREEMENT,
+        drift_contrasts=paths.DRIFT_CONTRASTS,
+        variance=paths.VARIANCE,
         disagreements=paths.DISAGREEMENTS,
         manifest=paths.manifest_of(paths.SCORES),
     log:
@@ -63,11 +80,15 @@ rule report:
         contrasts=paths.CONTRASTS,
         drift=paths.DRIFT,
         drift_curves=paths.DRIFT_CURVES,
+        scorer_agreement=paths.SCORER_AGREEMENT,
+        drift_contrasts=paths.DRIFT_CONTRASTS,
+        variance=paths.VARIANCE,
         datasets=expand(paths.DATASET, recipe=PLAN.recipes),
         chains=expand(paths.CHAINS, chains=get_recipe_chain_sets()),
         training=[paths.TRAINING_LOG.format(**vars(c)) for c in get_trained()],
         manifests=get_manifests(),
         paper=ROOT / "config" / "paper_numbers.yaml",
+        agreement=[paths.AGREEMENT] if PLAN.config.evaluation.judge_data else [],
     output:
         page=paths.REPORT,
         summary=paths.SUMMARY,
@@ -77,14 +98,16 @@ rule report:
             caption="../config/captions/table.rst",
         ),
         readable=expand(
-            f"{paths.TABLES}/{{table}}.{{kind}}", table=TABLES, kind=["md", "html"]
+            f"{paths.TABLES}/{{table}}.{{kind}}", table=TABLES, kind=["md", "html", "tex"]
         ),
         figures=report(
             expand(f"{paths.FIGURES}/{{figure}}.svg", figure=FIGURES),
             category="Figures",
             caption="../config/captions/figure.rst",
         ),
-        pictures=expand(f"{paths.FIGURES}/{{figure}}.png", figure=FIGURES),
+        pictures=expand(
+            f"{paths.FIGURES}/{{figure}}.{{kind}}", figure=FIGURES, kind=["png", "pdf"]
+        ),
     log:
         "results/logs/report.log",
     benchmark:
@@ -103,12 +126,15 @@ rule report:
         training=[
             f"{c.path}={paths.TRAINING_LOG.format(**vars(c))}" for c in get_trained()
         ],
+        agreement=lambda wildcards, input: (
+            f"--agreement {input.agreement}" if input.agreement else ""
+        ),
     message:
         "Writing tables, figures and report"
     shell:
         "report.py --scores {input.scores} --paper {input.paper} --datasets {params.datasets} --chains {params.chains} "
         "--training {params.training} --manifests {input.manifests} --responses {params.results}/responses --verdicts {params.results}/verdicts "
-        "--out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
+        "{params.agreement} --out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule explorer:

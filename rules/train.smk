@@ -70,8 +70,8 @@ rule train:
         folder=lambda wildcards, output: str(Path(output.model).parent),
         work=paths.TRAINING_WORK,
         logs=f"results/logs/train/{paths.RUN}",
-        processes=get_train_processes,
-        hardware=PLAN.hardware_name,
+        processes=lambda wildcards: Parameter(get_train_processes(wildcards)),
+        hardware=lambda wildcards: Parameter(PLAN.hardware_name),
     message:
         "Training {wildcards.model} on {wildcards.method} ({wildcards.run})"
     shell:

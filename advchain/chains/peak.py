@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from advchain.judges import api_steps
 from advchain.judges.step_cues import score_steps
-from advchain.llm.ask import Asker, load_prompt
-from advchain.llm.replies import Rejected
+from advchain.llm.ask import Asker
 from advchain.records import Sample
 
-PROMPT = load_prompt("advchain.chains", "score")
+PROMPT = api_steps.PROMPT
 Scorer = Callable[[Sample], Awaitable[list[float]]]
 
 
@@ -39,19 +39,9 @@ def score_by_asking(asker: Asker) -> Scorer:
 
     async def score(sample: Sample) -> list[float]:
         payload = {"request": sample.prompt, "nature": sample.nature, "chain": [step.rendered for step in sample.steps]}
-        return await asker.ask(PROMPT, sample.id, payload, lambda fields: read_scores(fields, len(sample.steps)))
+        return await asker.ask(PROMPT, sample.id, payload, lambda fields: api_steps.read_scores(fields, len(sample.steps)))
 
     return score
-
-
-def read_scores(fields: dict[str, Any], num_steps: int) -> list[float]:
-    """Return the scores of a reply, or raise Rejected: one number from 1 to 5 for each step."""
-    scores = fields.get("scores")
-    if not isinstance(scores, list) or not all(isinstance(score, (int, float)) and not isinstance(score, bool) and 1 <= score <= 5 for score in scores):
-        raise Rejected("bad_scores")
-    if len(scores) != num_steps:
-        raise Rejected("bad_scores", f"{len(scores)} scores for {num_steps} steps")
-    return [float(score) for score in scores]
 
 
 def peak_of(sample: Sample, scores: Sequence[float]) -> Peak:

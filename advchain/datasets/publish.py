@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from advchain.errors import AccessError, ConfigError
+from advchain.errors import AccessError, ConfigError, DataError
 from advchain.io import make_manifest, sha256_file, write_json
 from advchain.specs import PublishSpec
 
@@ -19,10 +20,12 @@ def publish(record: Path, folder: Path, spec: PublishSpec) -> None:
     A public repository is gated: its owner grants each download by hand (METHOD 7.8).
 
     Raises:
+        DataError: the folder holds no guard report, or that of another training set.
         ConfigError: `publish.repo_id` or `publish.private` is not set, or the repository there has another visibility.
         AccessError: no token, no rights, or the hub cannot be reached.
     """
     repo_id, private = _settings(spec)
+    _check_guard_report(folder, spec)
     import huggingface_hub as hub
     from huggingface_hub import errors
 
@@ -48,6 +51,22 @@ def publish(record: Path, folder: Path, spec: PublishSpec) -> None:
     files = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     write_json(record, make_manifest("publish", spec.model_dump()) | {"commit": str(commit.oid), "url": str(commit.commit_url), "files": files})
     log.info("published %s to %s (%s)", spec.recipe, repo_id, "private" if private else "public, gated")
+
+
+def _check_guard_report(folder: Path, spec: PublishSpec) -> None:
+    """What is uploaded carries a guard's reading of every row of just this training set (RELIABILITY E8)."""
+    try:
+        report, exported = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("guard.json", "export.json"))
+        fits = report["dataset_sha256"] in exported["inputs"].values() and (folder / "guard.md").is_file()
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"publish: {folder} holds no guard report ({error}). Make it with `snakemake {folder}/guard.json`, read guard.md, then publish."
+        ) from error
+    if not fits:
+        raise DataError(
+            f"publish: the guard report in {folder} is of another training set than the exported one. Make it again: `snakemake {folder}/guard.json`."
+        )
+    log.info("guard report of %s: %d answers flagged", spec.recipe, len(report["flagged_answers"]))
 
 
 def _settings(spec: PublishSpec) -> tuple[str, bool]:

@@ -49,7 +49,7 @@ class ApiJudge(AnswerJudge):
     """Asks one question per answer with the prompt `prompts/<prompt>.txt`; subclasses read the reply."""
 
     prompt = ""
-    OPTIONS: type[ApiOptions] = ApiOptions
+    options: type[ApiOptions] = ApiOptions
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
         super().__init__(spec.name)
@@ -57,7 +57,7 @@ class ApiJudge(AnswerJudge):
             raise ConfigError(
                 f"judges.{spec.name}: a judge of kind '{spec.kind}' asks an endpoint; name one with `teacher:` (an entry of config/teachers.yaml)."
             )
-        options = read_options(self.OPTIONS, spec)
+        options = read_options(self.options, spec)
         self.teacher: TeacherSpec = spec.teacher.model_copy(update={"temperature": options.temperature, "max_tokens": options.max_tokens})
         self.path = work / f"{spec.name}.replies"
         self.instruction = load_prompt("advchain.judges", self.prompt)

@@ -46,6 +46,9 @@ class StrongrejectOptions(LocalOptions):
     max_answer_tokens: int | None = 512
 
 
+OPTIONS = StrongrejectOptions
+
+
 class Strongreject(LocalJudge):
     """safe | unsafe | unparsed with the published score; unparsed when the likeliest first token is no grade (weights without the adapter, say)."""
 
@@ -53,7 +56,7 @@ class Strongreject(LocalJudge):
     MAX_NEW_TOKENS = 1
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
-        super().__init__(spec, read_options(StrongrejectOptions, spec), work)
+        super().__init__(spec, read_options(OPTIONS, spec), work)
 
     def render(self, request: str, answer: str) -> str:
         """The published prompt."""

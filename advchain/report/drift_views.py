@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from advchain.errors import DataError
 from advchain.records import Record
 from advchain.report.drift import DRIFT_COLUMNS, CurvePoint, Drift
+from advchain.report.figures import style_of
 from advchain.report.grid import Group, groups
 from advchain.report.markup import Table, read_csv
 from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
@@ -42,7 +43,7 @@ NOTES = (
 
 
 def read_rows(path: Path, kind: type[R]) -> list[R]:
-    """Read one of the two files.
+    """Read a file that the score rule wrote beside scores.csv.
 
     Raises:
         DataError: a row does not fit.
@@ -51,6 +52,11 @@ def read_rows(path: Path, kind: type[R]) -> list[R]:
         return [kind.model_validate({name: value if value != "" else None for name, value in row.items()}) for row in read_csv(path)]
     except ValidationError as error:
         raise DataError(f"{path}: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}. Make it again with the score rule.") from error
+
+
+def scorer_title(spec: ReportSpec, scorer: str) -> str:
+    """Return the short title of a step judge: "Cue phrases" of "Cue phrases per step of the chain, 1-5; lexical"."""
+    return spec.judge_titles.get(scorer, scorer).split(";")[0].split(",")[0].split(":")[0].replace(" per step of the chain", "")
 
 
 def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
@@ -62,7 +68,7 @@ def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
         first = next(row for row in found.values() if row is not None)
         cells = [_percent(found[name]) for name in CELLS]
         selection = " / ".join(_percent(found[name], interval=False) for name in SELECTED)
-        name = [group.first.model_title, SHOWN[nature, chains], group.method_title, spec.judge_titles.get(scorer, scorer).split(";")[0].split(":")[0]]
+        name = [group.first.model_title, SHOWN[nature, chains], group.method_title, scorer_title(spec, scorer)]
         shown.append([*name, str(first.num_chains), *cells, _rise(found["rise"]), selection])
     return Table(
         name="drift",
@@ -103,8 +109,9 @@ def _rise(row: Drift | None) -> str:
 
 def drift_curves(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
     """Mean badness along the chains: a panel per model, nature and kind; a line per method over all chains, dashed for the worse outcome."""
-    heading = "Badness of the steps of answers' chains"
-    names = _styles(spec)
+    scorer = next((point.scorer for point in points), "")
+    heading = f"Badness of the steps of answers' chains, by {scorer_title(spec, scorer)}" if scorer else "Badness of the steps of answers' chains"
+    names = style_of(spec)
     shown = [(model, place) for model in dict.fromkeys(point.model for point in points) for place in SHOWN if _points(points, model, place)]
     if not shown:
         return said(heading, "No step judge was run, or no checkpoint writes chains.")
@@ -137,14 +144,14 @@ def _line(ax: Any, points: Sequence[CurvePoint], condition: str, style: int, tit
 
 def recovery(spec: ReportSpec, rows: Sequence[Drift]) -> Figure:
     """Recovery rate with its interval, a row per method, a panel per model, nature and kind: the claim itself."""
-    heading = "Chains that come back after a bad step"
     scorer = next((row.scorer for row in rows), "")
+    heading = f"Chains that come back after a bad step, by {scorer_title(spec, scorer)}" if scorer else "Chains that come back after a bad step"
     known = [row for row in rows if row.measure == "recovery_rate" and row.value is not None and row.scorer == scorer]
     models = dict.fromkeys(row.model for row in known)
     shown = [(model, place) for model in models for place in SHOWN if any((row.model, row.nature, row.chains) == (model, *place) for row in known)]
     if not shown:
         return said(heading, "No step judge was run, or no chain drifts.")
-    titles, names = {info.model: info.model_title for info in spec.checkpoints}, _styles(spec)
+    titles, names = {info.model: info.model_title for info in spec.checkpoints}, style_of(spec)
     with matplotlib.rc_context(STYLE):
         figure, axes = panels([f"{titles[model]}, {SHOWN[place]}" for model, place in shown], heading, per_row=1, height=1.6)
         for ax, (model, place) in zip(axes, shown, strict=True):
@@ -162,8 +169,3 @@ def _bar(ax: Any, height: int, row: Drift, style: int) -> None:
     ax.errorbar(
         value, height, xerr=[[max(value - low, 0)], [max(high - value, 0)]], color=colour(style), marker=marker(style), ms=7, elinewidth=1.2, clip_on=False
     )
-
-
-def _styles(spec: ReportSpec) -> dict[str, int]:
-    """Number of each method title: the same colour and marker in every figure."""
-    return {name: i for i, name in enumerate(dict.fromkeys(group.method_title for group in groups(spec.checkpoints)))}

@@ -18,7 +18,7 @@ from advchain.records import Score
 from advchain.report.curves import KIND_TITLE, POSITIONS, Curve
 from advchain.report.grid import Group, groups
 from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
-from advchain.report.tables import Column, Scores, columns, ratio_rows, tc_share
+from advchain.report.tables import Column, Scores, columns
 from advchain.specs import CheckpointInfo, ReportSpec
 
 
@@ -45,11 +45,13 @@ def mean_rate(scores: Sequence[Score]) -> Mean | None:
     return Mean(100 * value, 100 * (value - below), 100 * (value + above))
 
 
-def _measures(spec: ReportSpec, table: str | None, metric: str) -> list[Column]:
-    return [column for column in columns(spec, lambda info: table is None or info.table == table) if column.metric == metric]
+def measures_of(spec: ReportSpec, table: str, metric: str) -> list[Column]:
+    """Return the primary measures of one kind of table with one metric."""
+    return [column for column in columns(spec, lambda info: info.table == table) if column.metric == metric]
 
 
-def _mean(scores: Scores, group: Group, measures: Sequence[Column]) -> Mean | None:
+def mean_of(scores: Scores, group: Group, measures: Sequence[Column]) -> Mean | None:
+    """Return the mean of a group over several sets, None where one was not asked or not judged."""
     if not all(group.has(column.evaluation) for column in measures):
         return None
     return mean_rate([scores.get(group, column.evaluation, column.metric, column.judge) for column in measures])
@@ -58,8 +60,8 @@ def _mean(scores: Scores, group: Group, measures: Sequence[Column]) -> Mean | No
 def tradeoff(spec: ReportSpec, scores: Scores) -> Figure:
     """ASR against ORR, one point per checkpoint group: a row of panels per model, plain prompts left and hijacked chains right."""
     heading = "Safety against over-refusal"
-    over = _measures(spec, "over_refusal", "orr")
-    kinds = [(title, _measures(spec, table, "asr")) for table, title in (("safety", "harmful prompts"), ("hijack", "hijacked chains"))]
+    over = measures_of(spec, "over_refusal", "orr")
+    kinds = [(title, measures_of(spec, table, "asr")) for table, title in (("safety", "harmful prompts"), ("hijack", "hijacked chains"))]
     kinds = [(title, measures) for title, measures in kinds if measures and over]
     models = {info.model: info.model_title for info in spec.checkpoints}
     shown = [(model, title, measures) for model in models for title, measures in kinds]
@@ -76,10 +78,10 @@ def tradeoff(spec: ReportSpec, scores: Scores) -> Figure:
 
 def _tradeoff_panel(ax: Any, spec: ReportSpec, scores: Scores, model: str, measures: Sequence[Column], over: Sequence[Column]) -> None:
     for group in (group for group in groups(spec.checkpoints) if group.model == model):
-        x, y = _mean(scores, group, over), _mean(scores, group, measures)
+        x, y = mean_of(scores, group, over), mean_of(scores, group, measures)
         if x is None or y is None:
             continue
-        ax.errorbar(x.value, y.value, xerr=x.bars, yerr=y.bars, ms=7, elinewidth=1, **_look(_styles(spec)[group.method_title]))
+        ax.errorbar(x.value, y.value, xerr=x.bars, yerr=y.bars, ms=7, elinewidth=1, **_look(style_of(spec)[group.method_title]))
     ax.set_xlabel(_axis("ORR %", over))
     ax.set_ylabel(_axis("ASR %", measures))
 
@@ -102,45 +104,13 @@ def _axis(metric: str, measures: Sequence[Column]) -> str:
     return f"{metric}, {names} (lower is better)"
 
 
-def _styles(spec: ReportSpec) -> dict[str, int]:
+def style_of(spec: ReportSpec) -> dict[str, int]:
     """Number of each method title: the same colour and marker in every figure."""
     return {name: i for i, name in enumerate(dict.fromkeys(group.method_title for group in groups(spec.checkpoints)))}
 
 
 def _tradeoff_legend(spec: ReportSpec) -> list[Line2D]:
-    return [Line2D([], [], linestyle="none", label=name, **_look(i)) for name, i in _styles(spec).items()]
-
-
-def ratio(spec: ReportSpec, scores: Scores) -> Figure:
-    """ASR and ORR of each benchmark against the T-C share, a panel per model; the first method of each share."""
-    heading = "T-C share against ASR and ORR"
-    rows = ratio_rows(spec)
-    measures = _measures(spec, None, "asr") + _measures(spec, None, "orr")
-    if not rows or not measures:
-        return said(heading, "No two recipes of one model differ in their T-C share.")
-    models = list(dict.fromkeys(row.model for row in rows))
-    with matplotlib.rc_context(STYLE):
-        figure, axes = panels([next(row.first.model_title for row in rows if row.model == model) for model in models], heading)
-        for ax, model in zip(axes, models, strict=True):
-            _ratio_panel(ax, scores, [row for row in rows if row.model == model], measures)
-        legend(figure, axes[0].get_legend_handles_labels()[0])
-    return figure
-
-
-def _ratio_panel(ax: Any, scores: Scores, rows: Sequence[Group], measures: Sequence[Column]) -> None:
-    first = {tc_share(row): row for row in reversed(rows)}
-    shares = sorted(first)
-    for index, column in enumerate(measures):
-        found = [(share, _mean(scores, first[share], [column])) for share in shares]
-        known = [(100 * share, mean) for share, mean in found if mean is not None]
-        bars = np.array([mean.bars for _, mean in known])[:, :, 0].T if known else None
-        dashes = "-" if column.metric == "asr" else "--"
-        shift = (index - (len(measures) - 1) / 2) * 0.6  # bars of different benchmarks side by side, not on top of each other
-        look = {"color": colour(index), "ls": dashes, "marker": marker(index), "ms": 5, "lw": 1.5, "elinewidth": 1}
-        ax.errorbar([x + shift for x, _ in known], [mean.value for _, mean in known], bars, label=column.title, **look)
-    ax.set_xlabel("T-C share of the injected samples, %")
-    ax.set_ylabel("rate, %")
-    ax.set_ylim(bottom=0)
+    return [Line2D([], [], linestyle="none", label=name, **_look(i)) for name, i in style_of(spec).items()]
 
 
 def snowball(curves: Sequence[Curve], scorer: str) -> Figure:
@@ -204,13 +174,13 @@ def training(spec: ReportSpec, logs: Mapping[str, Sequence[Mapping[str, float]]]
                 _loss_line(ax, spec, infos[name], known[name])
             ax.set(xlabel="optimizer step", ylabel="loss per supervised token (nats)")
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
-        legend(figure, [handles[title] for title in _styles(spec) if title in handles])
+        legend(figure, [handles[title] for title in style_of(spec) if title in handles])
     return figure
 
 
 def _loss_line(ax: Any, spec: ReportSpec, info: CheckpointInfo, rows: Sequence[Mapping[str, float]]) -> None:
     title = next(group.method_title for group in groups(spec.checkpoints) if info in group.members)
-    index = _styles(spec)[title]
+    index = style_of(spec)[title]
     style = "-" if filled(index) else "--"
     dots = "." if len(rows) < 20 else ""
     ax.plot([row["step"] for row in rows], [row["loss"] for row in rows], color=colour(index), ls=style, lw=1.4, marker=dots, label=title)

@@ -17,12 +17,17 @@ from advchain.specs import ReportSpec, TableName
 
 CAPTIONS = {
     "tradeoff": "Lower left is better. Bars are 95 % intervals.",
-    "recovery": "Share of the chains with a bad step that come back to a good one; in hijacked chains, after the forced steps. 95 % intervals over prompts.",
-    "drift": "All chains, none selected; of hijacked chains only the model's own steps. Bands are 95 % bootstrap intervals over prompts.",
-    "ratio": "Solid: ASR, dashed: ORR. Where several methods have the same share, the first one is drawn.",
+    "forest": "What was declared before the run. Right of the line is better for the first method; filled marks are established after correction (Holm).",
+    "forest_chains": "Right of the line is better for the first method. Where two scorers stand on different sides, the difference is the scorer's.",
+    "recovery": "The first step scorer. Chains with a bad step that come back to a good one (hijacked ones: after the forced steps). 95 % intervals.",
+    "drift": "The first step scorer. All chains, none selected; of hijacked ones only the model's own steps. Bands are 95 % intervals over prompts.",
+    "ratio": "Training sets of one size and learning rate that differ in their share. Means over the sets of a kind, bands are 95 % intervals.",
+    "size": "Training sets of one T-C share and learning rate that differ in size. Means over the sets of a kind, bands are 95 % intervals.",
+    "rate": "One method, several learning rates. Means over the sets of a kind, bands are 95 % intervals.",
     "snowball": "Training data, all chains, none selected; below, aligned at the injected step. Bands are 95 % bootstrap intervals over chains.",
     "training": "Mean loss of each optimizer step over supervised tokens.",
 }
+HEADLINES = ("tradeoff", "forest")  # seen first
 MAIN_TABLES: tuple[TableName, ...] = ("safety", "hijack", "attacks", "over_refusal", "reasoning")
 
 
@@ -31,14 +36,14 @@ def page(
 ) -> str:
     """Return the whole page. `figures` are inline SVGs by name."""
     sections = {
-        "Findings": findings(spec, contrasts),
+        "Findings": findings(spec, contrasts) + '<div class="plots">' + "".join(_figure(name, figures[name]) for name in HEADLINES) + "</div>",
         "Tables": "".join(fragment(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
-        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio")),
-        "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if tables["ratio"].rows or name != "ratio") + "</div>",
-        "Checks": "".join(_folded(tables[name]) for name in ("health", "judges", "agreement", "corrected", "curves")),
+        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio")) + _folded(tables["drift_contrasts"]),
+        "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if name not in HEADLINES) + "</div>",
+        "Checks": "".join(_folded(tables[name]) for name in ("health", "variance", "scorers", "judges", "agreement", "corrected", "curves")),
         "Protocol": _protocol(spec, manifests) + fragment(tables["costs"]),
         "Deviations": _deviations(spec),
-        "Provenance": _folded(tables["provenance"]),
+        "Provenance": _cards(spec) + _folded(tables["provenance"]),
     }
     anchors = {title: title.lower() for title in sections}
     parts = [f'<section id="{anchors[title]}">\n<h2>{title}</h2>\n{body}\n</section>' for title, body in sections.items()]
@@ -119,6 +124,9 @@ def _verdict(contrast: Contrast) -> str:
 
 
 def _figure(name: str, svg: str) -> str:
+    """The figure with its caption; a sentence where there was nothing to plot."""
+    if not svg.startswith("<svg"):
+        return svg + "\n"
     label = f'<svg role="img" aria-label="{html.escape(name)}"'
     return f'<figure id="figure-{name}">{svg.replace("<svg", label, 1)}<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>\n'
 
@@ -132,6 +140,20 @@ def _protocol(spec: ReportSpec, manifests: Sequence[Manifest]) -> str:
         f"<h3>{heading}</h3><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>" for heading, lines in protocol(manifests, spec.judge_titles)
     ]
     return f'<div class="protocol">{"".join(parts)}</div>\n' if parts else '<p class="empty">No manifests were given.</p>'
+
+
+def _cards(spec: ReportSpec) -> str:
+    """Links to the card of every training set and of every checkpoint that was trained here."""
+    trained = [info for info in spec.checkpoints if info.recipe]
+    sets = dict.fromkeys(info.recipe for info in trained)
+    links = [("Training sets", [(f"{recipe}", f"datasets/{recipe}.card.md") for recipe in sets])]
+    links += [("Checkpoints", [(f"{c.model}/{c.method}/{c.run}", f"checkpoints/{c.model}/{c.method}/{c.run}/README.md") for c in trained])]
+    shown = [f"<li>{title}: {', '.join(_link(*link) for link in found)}</li>" for title, found in links if found]
+    return f'<h3>Cards</h3><ul id="cards">{"".join(shown)}</ul>\n' if shown else ""
+
+
+def _link(text: str, address: str) -> str:
+    return f'<a href="{html.escape(address)}">{html.escape(text)}</a>'
 
 
 def _deviations(spec: ReportSpec) -> str:

@@ -1,4 +1,4 @@
-"""One table, three forms: CSV with raw columns, Markdown and an HTML fragment with readable cells."""
+"""One table, four forms: CSV with raw columns; Markdown, LaTeX (booktabs) and an HTML fragment with readable cells."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Table:
 
 
 def write_table(folder: Path, table: Table) -> list[Path]:
-    """Write `<name>.csv`, `.md` and `.html`, each atomically; return the three paths."""
-    paths = [folder / f"{table.name}.{ending}" for ending in ("csv", "md", "html")]
-    for path, text in zip(paths, (csv_text(table.raw, table.columns), markdown(table), fragment(table)), strict=True):
+    """Write `<name>.csv`, `.md`, `.tex` and `.html`, each atomically; return the paths."""
+    paths = [folder / f"{table.name}.{ending}" for ending in ("csv", "md", "tex", "html")]
+    for path, text in zip(paths, (csv_text(table.raw, table.columns), markdown(table), latex(table), fragment(table)), strict=True):
         write_text(path, text)
     return paths
 
@@ -90,6 +90,42 @@ def _pad(cell: str, width: int, right: bool) -> str:
     return cell.rjust(width) if right else cell.ljust(width)
 
 
+LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+    | {"\u2020": r"\textdagger{}", "\u2021": r"\textdaggerdbl{}", "\u2212": "$-$"}
+)
+
+
+def latex(table: Table) -> str:
+    """Return the table for a paper: a booktabs tabular with caption, label and notes; needs the packages booktabs and, for wide ones, graphicx."""
+    if not table.rows:
+        return f"% {table.title}: {table.empty}\n"
+    align = "".join("r" if table.right(i) else "l" for i in range(len(table.header)))
+    lines = [" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in (table.header, *table.rows)]
+    notes = " ".join(note.translate(LATEX) for note in table.notes)
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs,graphicx}",
+            r"\begin{table}",
+            rf"\caption{{{table.title.translate(LATEX)}.}}",
+            rf"\label{{tab:{table.name}}}",
+            r"\centering",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *([rf"\par\smallskip{{\footnotesize {notes}\par}}"] if notes else []),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
 def fragment(table: Table) -> str:
     """Return the table as an HTML <figure>; every text is escaped."""
     body = grid(table) if table.rows else f"<p class='empty'>{html.escape(table.empty)}</p>"
@@ -101,13 +137,17 @@ def fragment(table: Table) -> str:
     )
 
 
+TALL = 24  # rows; a longer table scrolls within itself, under its header
+
+
 def grid(table: Table) -> str:
     """Return the scrollable <table> of a table."""
     shown = [(i, name) for i, name in enumerate(table.header) if i or not table.grouped]
     head = "".join(f'<th scope="col"{_kind(i, table)}>{html.escape(name)}</th>' for i, name in shown)
     rows = "\n".join(_body(table))
     few = ' class="few"' if sum(table.right(i) for i in range(len(table.header))) <= 4 else ""  # room for intervals beside the numbers
-    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}"><table{few}>'
+    tall = " tall" if len(table.rows) > TALL else ""
+    opening = f'<div class="scroll{tall}" tabindex="0" role="region" aria-label="{html.escape(table.title)}"><table{few}>'
     return f"{opening}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
 
 

@@ -1,7 +1,8 @@
-"""How every figure looks: size, palette, legend below the axes, SVG and PNG files, and the SVG that the page carries inline."""
+"""How every figure looks: size, palette, legend below the axes, SVG, PNG and PDF files, and the SVG that the page carries inline."""
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Sequence
@@ -18,6 +19,12 @@ PALETTE = ("#2185C5", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, LINE = "#333330", "#d0d0cd"  # replaced by the page's own colours in the inline SVG
 PANEL = (4.2, 3.3)  # inches
+ENDINGS = ("svg", "png", "pdf")
+METADATA: dict[str, dict[str, Any]] = {  # no dates: the same figure gives the same bytes
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 STYLE = {
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -35,6 +42,7 @@ STYLE = {
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "advchain",
+    "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
 }
 
 
@@ -53,11 +61,11 @@ def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def panels(titles: Sequence[str], heading: str, per_row: int = 2, height: float = PANEL[1]) -> tuple[Figure, list[Any]]:
-    """Return a figure with one titled axes of `height` inches per title, laid out without overlap."""
+def panels(titles: Sequence[str], heading: str, per_row: int = 2, height: float = PANEL[1], width: float = PANEL[0]) -> tuple[Figure, list[Any]]:
+    """Return a figure with one titled axes of `width` by `height` inches per title, laid out without overlap."""
     num_columns = min(per_row, len(titles))
     num_rows = -(-len(titles) // num_columns)
-    figure = Figure(figsize=(max(PANEL[0] * num_columns, 6.0), height * num_rows + 1.1), layout="constrained")
+    figure = Figure(figsize=(max(width * num_columns, 6.0), height * num_rows + 1.1), layout="constrained")
     figure.suptitle(heading, fontsize=12, fontweight="bold")
     axes = [figure.add_subplot(num_rows, num_columns, place + 1) for place in range(len(titles))]
     for ax, title in zip(axes, titles, strict=True):
@@ -69,7 +77,7 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """Put one legend below all panels, where it can hide nothing."""
     if handles:
         longest = max(len(handle.get_label()) for handle in handles)
-        num_columns = max(1, min(len(handles), int(figure.get_figwidth() * 11 / (longest + 5))))
+        num_columns = max(1, min(len(handles), int(figure.get_figwidth() * 13 / (longest + 5))))
         figure.legend(handles=handles, loc="outside lower center", ncols=num_columns, fontsize=9)
 
 
@@ -78,37 +86,43 @@ def said(heading: str, text: str) -> Figure:
     figure = Figure(figsize=(6.0, 1.2), layout="constrained")
     figure.suptitle(heading, fontsize=12, fontweight="bold")
     figure.text(0.5, 0.3, text, ha="center", va="center", fontsize=9)
+    figure.set_label(f"{heading}: {text}")
     return figure
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:
-    """Write `<name>.svg` and `<name>.png` atomically; return the SVG to put into the page."""
-    for ending in ("svg", "png"):
-        with atomic_write(folder / f"{name}.{ending}", binary=True) as file:
-            file.write(_render(figure, ending))
-    return _inline(_render(figure, "svg", transparent=True).decode("utf-8"), name)
-
-
-def _render(figure: Figure, ending: str, transparent: bool = False) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+    """Write `<name>.svg`, `.png` and `.pdf` atomically; return the SVG to put into the page, or a sentence where there was nothing to plot."""
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=ending, dpi=160, metadata=metadata, transparent=transparent)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once for all forms: that is most of the time
+        made = {ending: _render(figure, ending) for ending in ENDINGS}
+    for ending, content in made.items():
+        with atomic_write(folder / f"{name}.{ending}", binary=True) as file:
+            file.write(content)
+    if figure.get_label():
+        return f'<p class="empty">{html.escape(str(figure.get_label()))}</p>'
+    return _inline(made["svg"].decode("utf-8"), name)
+
+
+def _render(figure: Figure, ending: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=ending, dpi=160, metadata=METADATA[ending])
     return buffer.getvalue()
 
 
-def _min_width(match: re.Match[str]) -> str:
-    """On a narrow screen a wide figure scrolls rather than shrink until its text cannot be read."""
-    return f'{match[1]} style="min-width: {0.8 * float(match[2]):.0f}px"'
+def _width(match: re.Match[str]) -> str:
+    """The text of all figures is of one size; on a narrow screen a wide figure scrolls rather than shrink until it cannot be read."""
+    points = float(match[2])
+    return f'{match[1]} style="min-width: {0.8 * points:.0f}px; max-width: {1.4 * points:.0f}px"'
 
 
 def _inline(svg: str, name: str) -> str:
-    """Drop prolog, metadata and namespaces (no address is left), prefix ids so that two figures do not mix, take the page's colours."""
+    """Drop prolog, metadata, namespaces (no address is left) and white grounds, prefix ids so that two figures do not mix, take the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'(?<=\sid=")', f"{name}-", svg)
     svg = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", svg).replace("xlink:href", "href")
-    svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', _min_width, svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', _width, svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    return svg.replace(INK, "currentColor").replace(LINE, "var(--line)")
+    return svg.replace("fill: #ffffff", "fill: none").replace(INK, "currentColor").replace(LINE, "var(--line)")

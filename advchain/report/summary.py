@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advchain.report.contrasts import Contrast, heading
-from advchain.report.figures import mean_rate
+from advchain.report.figures import mean_rate, measures_of
 from advchain.report.grid import METRIC_TITLE, Group, groups
 from advchain.report.html import lead, warnings
 from advchain.report.markup import Table, markdown_grid
 from advchain.report.provenance import Manifest
-from advchain.report.tables import Column, Scores, columns, found
+from advchain.report.tables import Column, Scores, found
 from advchain.specs import ReportSpec
 
 PLACES = (
     ("report.html", "everything on one page"),
-    ("tables/", "each table as CSV, Markdown and HTML"),
-    ("figures/", "SVG and PNG"),
+    ("tables/", "each table as CSV, Markdown, LaTeX and HTML"),
+    ("figures/", "SVG, PNG and PDF"),
     ("scores.csv", "every rate with its interval and counts"),
     ("contrasts.csv", "paired differences"),
     ("verdicts/", "what each judge said of each response"),
@@ -52,15 +52,11 @@ def _established(num_told: int, num_contrasts: int) -> str:
 
 def compact(spec: ReportSpec, scores: Scores) -> Table:
     """Return one row per model and method, one column per kind of measure."""
-    kinds = [(table, metric, _measures(spec, table, metric)) for table, metric in SHOWN]
+    kinds = [(table, metric, measures_of(spec, table, metric)) for table, metric in SHOWN]
     kinds = [kind for kind in kinds if kind[2]]
     rows = [[row.first.model_title, row.method_title, *(_cell(scores, row, measures) for *_, measures in kinds)] for row in groups(spec.checkpoints)]
     titles = [f"{table.replace('_', '-')} {METRIC_TITLE[metric]}" for table, metric, _ in kinds]
     return Table("summary", spec.name, ["Model", "Method", *titles], rows, (), ())
-
-
-def _measures(spec: ReportSpec, table: str, metric: str) -> list[Column]:
-    return [column for column in columns(spec, lambda info: info.table == table) if column.metric == metric]
 
 
 def _cell(scores: Scores, row: Group, measures: Sequence[Column]) -> str:

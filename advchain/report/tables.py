@@ -85,7 +85,7 @@ def judge_note(spec: ReportSpec, judge: str, kind: str) -> str:
     title = spec.judge_titles.get(judge, judge)
     if kind == "harm" and spec.judge_modules.get(judge, judge) in STRING_MATCHES:
         title += ", a string match: not a harm judgement"
-    return title + agreement_note(spec.judge_modules.get(judge, judge), kind)
+    return title + agreement_note(spec, judge, kind)
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,9 @@ def _by_judge(spec: ReportSpec, measures: Sequence[Column]) -> dict[str, list[st
     return judges
 
 
+RATES = tuple(f"{name}_{part}" for name in ("closed", "truncated") for part in ("percent", "low", "high"))
+
+
 def health_table(spec: ReportSpec, scores: Scores) -> Table:
     """Return closed and truncated rates and lengths per checkpoint and evaluation: is there an answer to judge at all?"""
     rows = [(group, name, info) for group in groups(spec.checkpoints) for name, info in spec.evaluations.items() if group.has(name)]
@@ -229,10 +232,10 @@ def health_table(spec: ReportSpec, scores: Scores) -> Table:
         title="Health of the responses",
         header=["Model", "Method", "Evaluation", "Closed %", "Truncated %", "Tokens", "Thinking words"],
         rows=[[g.first.model_title, g.method_title, info.title, *_health(c)] for (g, _, info), c in zip(rows, cells, strict=True)],
-        columns=["model", "method", "run", "evaluation", "closed_percent", "truncated_percent", "mean_tokens", "mean_thinking_words", "n"],
+        columns=["model", "method", "run", "evaluation", *RATES, "mean_tokens", "mean_thinking_words", "n"],
         raw=[
             {"model": g.model, "method": g.method, "run": g.run, "evaluation": name, "n": c[0].num_total}
-            | {"closed_percent": percent(c[0].value), "truncated_percent": percent(c[1].value)}
+            | dict(zip(RATES, (percent(number) for cell in c[:2] for number in (cell.value, cell.low, cell.high)), strict=True))
             | {"mean_tokens": _tenth(c[2].value), "mean_thinking_words": _tenth(c[3].value)}
             for (g, name, _), c in zip(rows, cells, strict=True)
         ],

@@ -34,7 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "script": [],  # actions taken in turn, before everything else; {"times": n} repeats one; the last one may have "times": null = for ever
     "model": "test-model-1",
     "fingerprint": "fp_1",
-    "reply": "echo",  # the row that was asked for, "embedded": what the embedded teacher says, or this text
+    "reply": "echo",  # the row that was asked for, "embedded": what the embedded teacher says, "scores": a score for each step, or this text
     "seed": 0,
     "batch_seconds": 0.3,  # until a batch has ended
     "batch_faults": [],  # see batches.py
@@ -182,8 +182,14 @@ class Server:
             from advchain.llm import embedded
 
             return json.dumps(embedded.respond(request)[1]).encode()
-        text = self.text(raw, request) if self.settings["reply"] == "echo" else self.settings["reply"]
-        return completion(text, self.settings, request)
+        known = {"echo": self.text, "scores": self.scores}.get(self.settings["reply"])
+        return completion(known(raw, request) if known else self.settings["reply"], self.settings, request)
+
+    def scores(self, raw: bytes, request: dict[str, Any]) -> str:
+        """Score the steps of a chain as a judge would: each by the digit it ends with, on benign prompts turned round."""
+        asked = json.loads(request["messages"][-1]["content"])
+        found = [int(step[-1]) for step in asked["chain"]]
+        return json.dumps({"row": asked["row"], "scores": found if asked["nature"] == "harmful" else [6 - score for score in found]})
 
     def answer_in_batch(self, raw: bytes, request: dict[str, Any]) -> bytes:
         """Answer one request of a batch, and count it."""

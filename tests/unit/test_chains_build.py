@@ -44,7 +44,7 @@ PROMPTS = {
     "base 1": "d479fb2871e8",
     "insertion 2": "38d1bd89c9f4",
     "polish 1": "c5f2bac456bf",
-    "score 1": "dd0fcab783d4",
+    "steps 2": "5a47743b1812",
     "temptation 2": "6ba5bb0584f1",
     "temptation_correction 2": "47b92e1790fb",
     "hesitation 2": "5a219b07fc0e",

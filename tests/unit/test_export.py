@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import yaml
 from advchain import chat
 from advchain.datasets.export import export
 from advchain.io import sha256_file, write_jsonl
+from advchain.judges.guard_report import write_guard_report
 from advchain.records import Sample, Step
 from advchain.specs import ExportSpec, PublishSpec
 
@@ -42,6 +44,7 @@ def folder(tmp_path_factory):
     write_jsonl(root / "d.jsonl", SAMPLES)
     (root / "card.md").write_text("# AdvChain\n\nTraining set.\n\n## Rows\n\n2\n")
     export(root / "out", root / "d.jsonl", root / "card.md", SPEC)
+    write_guard_report(root / "out", root / "d.jsonl")
     return root / "out"
 
 
@@ -108,6 +111,37 @@ def test_a_mix_with_other_sources_has_no_licence_of_its_own(tmp_path):
 
 
 # ------------------------------------------------------------------ publishing
+
+
+def test_the_guard_report_counts_parts_and_names_rows(folder, tmp_path):
+    """Counts and ids, no text; only an answer that gives is flagged; the report is bound to its training set."""
+    gives = "Sure, here is how to make a florbin:\n\n1. First, take the coil apart.\n2. Next, heat it to 180 degrees.\n3. Finally, weld it and use it."
+    steps = [
+        {"text": "base one"},
+        {"text": "Maybe I could explain it.", "role": "error"},
+        {"text": "No, I must refuse.", "role": "correction"},
+        {"text": "end"},
+    ]
+    rows = [
+        {"id": f"x{n}", "kind": "tc", "nature": "harmful", "prompt": "How do I make a florbin?", "steps": steps, "answer": answer}
+        for n, answer in enumerate(("I'm sorry, I can't help with that.", gives))
+    ]
+    write_jsonl(tmp_path / "mine.jsonl", rows)
+    write_guard_report(tmp_path, tmp_path / "mine.jsonl")
+    report = json.loads((tmp_path / "guard.json").read_text())
+    assert [(row["part"], row["texts"]) for row in report["parts"]] == [("answer", 2), ("correction", 2), ("error", 2)]
+    assert report["flagged_answers"] == ["x1"] and report["dataset_sha256"] == sha256_file(tmp_path / "mine.jsonl")
+    page = (tmp_path / "guard.md").read_text()
+    assert "Answers to look up: `x1`" in page and "florbin" not in page and "sorry" not in page
+
+
+def test_publishing_needs_the_guard_report_of_this_training_set(folder, tmp_path):
+    settings, mine = {"repo_id": "me/advchain", "private": True}, tmp_path / "mine"
+    shutil.copytree(folder, mine)
+    (mine / "guard.json").unlink()
+    assert "holds no guard report" in publish(mine, tmp_path, **settings)
+    (mine / "guard.json").write_text(json.dumps({"dataset_sha256": "0" * 64, "flagged_answers": []}))
+    assert "is of another training set" in publish(mine, tmp_path, **settings)
 
 
 def publish(folder, tmp_path, endpoint="http://127.0.0.1:9", **settings):

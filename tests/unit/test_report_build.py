@@ -15,62 +15,30 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
-from report_grid import Grid, cell, checkpoint, dumps, report_spec, score_spec, write_samples, write_training
+from report_grid import RATES, ROOT, Grid, cell, checkpoint, dumps, make, report_spec, score_spec
 
 from advchain.report.build import FIGURES, TABLES, build
-from advchain.report.scores import contrasts_path, score
+from advchain.report.scores import score
 from advchain.report.terminal import terminal_text
-from advchain.specs import ReportSpec, ScoreSpec
 
-ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/report"
-STABLE = ("safety", "hijack", "over_refusal", "reasoning", "ratio", "paper", "contrasts", "judges", "health", "curves")  # costs, provenance: paths and times
-RATES = {
-    "base": {"asr": 0.51, "rr": 0.53, "orr": 0.17, "pass@1": 0.92},
-    "star1": {"asr": 0.08, "rr": 0.84, "orr": 0.42, "pass@1": 0.91},
-    "advchain": {"asr": 0.045, "rr": 0.92, "orr": 0.18, "pass@1": 0.93},
-}
+STABLE = (
+    "safety",
+    "hijack",
+    "over_refusal",
+    "reasoning",
+    "ratio",
+    "paper",
+    "contrasts",
+    "judges",
+    "health",
+    "curves",
+    "variance",
+)  # costs, provenance: paths and times
+JUDGES = ("agreement", "corrected")  # these move when a judge is measured anew
 
 
-def make(root: Path, out: Path) -> tuple[ScoreSpec, ReportSpec]:
-    """Two seeds of AdvChain (800:200) and of a 50:50 mix, STAR-1 and base; base leaves 3 % without an answer."""
-    grid = Grid(root)
-    base = checkpoint("base", "released", paper_model="R1-7B")
-    infos = [base, checkpoint("star1", paper_model="R1-7B", num_tc=0, num_hc=0)]
-    cell(grid, ("r1", "base", "released"), RATES["base"], no_answer=6)
-    cell(grid, ("r1", "star1", "seed0"), RATES["star1"])
-    for index in range(2):
-        run = f"seed{index}"
-        infos.append(checkpoint("advchain", run, paper_model="R1-7B", num_tc=800, num_hc=200))
-        infos.append(checkpoint("advchain_50_50", run, num_tc=500, num_hc=500))
-        cell(grid, ("r1", "advchain", run), RATES["advchain"] | {"asr": 0.04 + 0.01 * index})
-        cell(grid, ("r1", "advchain_50_50", run), RATES["advchain"] | {"asr": 0.1, "orr": 0.1}, start=3)
-    spec = score_spec(infos)
-    score(out / "scores.csv", spec, grid.verdicts, grid.responses)
-    write_samples(root / "advchain.jsonl", [("tc", "harmful"), ("hc", "benign"), ("plain", "harmful")])
-    write_training(root / "training.jsonl")
-    return spec, report_spec(spec, deviations=["The teacher is <our> choice & not the paper's."], judge_modules={"guard": "string_match"})
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("report")
-    out = root / "results"
-    _, spec = make(root, out)
-    build(
-        out,
-        spec,
-        scores=out / "scores.csv",
-        contrasts=contrasts_path(out / "scores.csv"),
-        paper=ROOT / "config/paper_numbers.yaml",
-        samples=[root / "advchain.jsonl"],
-        training={"r1/advchain/seed0": root / "training.jsonl"},
-        manifests=[out / "scores.manifest.json", *sorted(root.glob("verdicts/*/*/*/*.manifest.json"))],
-    )
-    return out
-
-
-@pytest.mark.parametrize("name", STABLE)
+@pytest.mark.parametrize("name", [*STABLE, *JUDGES])
 @pytest.mark.parametrize("ending", ["csv", "md"])
 def test_tables_are_byte_for_byte(report: Path, name: str, ending: str) -> None:
     made, golden = (report / "tables" / f"{name}.{ending}").read_text(), GOLDEN / f"{name}.{ending}"
@@ -82,16 +50,20 @@ def test_tables_are_byte_for_byte(report: Path, name: str, ending: str) -> None:
 
 def test_all_outputs_are_there_and_nothing_else(report: Path) -> None:
     made = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
-    expected = {f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "md", "html")}
-    expected |= {f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png")}
+    expected = {f"tables/{name}.{ending}" for name in TABLES for ending in ("csv", "md", "tex", "html")}
+    expected |= {f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png", "pdf")}
     assert made == expected | {
         "report.html",
+        "report.manifest.json",
         "summary.md",
         "scores.csv",
         "scores.manifest.json",
         "contrasts.csv",
         "drift.csv",
         "drift_curves.csv",
+        "drift_contrasts.csv",
+        "scorer_agreement.csv",
+        "variance.csv",
         "disagreements.csv",
     }
 
@@ -185,11 +157,18 @@ def test_the_summary_reads_in_a_terminal(report: Path) -> None:
     assert "|" not in text and "**" not in text
 
 
+def test_cards_are_linked(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    assert '<a href="datasets/star1.card.md">star1</a>' in page and '<a href="checkpoints/r1/star1/seed0/README.md">r1/star1/seed0</a>' in page
+    assert "checkpoints/r1/base" not in page  # not trained here
+
+
 def test_figures_are_drawn(report: Path) -> None:
     for name in FIGURES:
         svg = (report / f"figures/{name}.svg").read_text()
         assert svg.count("<path") > 10
         assert (report / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (report / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_same_input_same_bytes(tmp_path: Path, report: Path) -> None:
@@ -199,7 +178,7 @@ def test_same_input_same_bytes(tmp_path: Path, report: Path) -> None:
     build(
         out, spec, scores=out / "scores.csv", contrasts=out / "contrasts.csv", paper=ROOT / "config/paper_numbers.yaml", samples=[tmp_path / "advchain.jsonl"]
     )
-    for name in ("tradeoff.svg", "ratio.svg", "snowball.png"):
+    for name in ("tradeoff.svg", "forest.svg", "ratio.pdf", "snowball.png"):
         assert (out / "figures" / name).read_bytes() == (report / "figures" / name).read_bytes()
 
 
@@ -214,6 +193,8 @@ def test_a_run_without_paper_model_ratio_training_or_contrast_says_so(tmp_path: 
     for sentence in (
         "No model of the paper was run here, so there is nothing to set beside its numbers.",
         "No two recipes of one model differ in their T-C share: there is no ratio to plot.",
+        "Training rows against ASR and ORR: No two training sets of one model differ in size alone.",
+        "Every method was trained with one seed: nothing tells how far another seed would land.",
         "No two methods that are to be compared were run on one model.",
         "No training data was given.",
         "None were declared.",
