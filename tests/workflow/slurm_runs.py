@@ -69,7 +69,7 @@ def run(folder: Path, small_model: Path, seconds: float = 1800) -> Outcome:
         _requeue(cluster, jobs / "again.starts")
         outcome.codes["jobs"] = _end(toy, begun + seconds)
         guard.join()
-        outcome.queue = cluster.jobs("%i|%T|%l|%k", states="all")
+        outcome.queue = cluster.jobs("%i|%T|%l|%k|%Z", states="all")
     outcome.seconds = round(time.monotonic() - begun, 1)
     return outcome
 
