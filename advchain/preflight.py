@@ -75,7 +75,7 @@ def begin(folder: Path, arguments: Sequence[str] = sys.argv) -> None:
     handle = _lock(path)
     try:
         _heal(folder, _read(path), "--unlock" in arguments)
-        owner = Owner(os.getpid(), socket.gethostname(), _boot(), time.strftime("%Y-%m-%d %H:%M:%S"), " ".join(arguments)[-200:])
+        owner = Owner(os.getpid(), socket.gethostname(), _boot(), time.strftime("%Y-%m-%d %H:%M:%S"), _line(arguments))
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(owner._asdict()).encode() + b"\n", 0)
     except BaseException:
@@ -83,7 +83,13 @@ def begin(folder: Path, arguments: Sequence[str] = sys.argv) -> None:
         raise
     _held.append(handle)
     os.environ[RUN] = owner.run
-    atexit.register(os.ftruncate, handle, 0)  # ended cleanly: no job is left
+    atexit.register(_end_cleanly, handle, owner.pid)
+
+
+def _end_cleanly(handle: int, pid: int) -> None:
+    """Leave no name: no job is left at work. A fork of the run that ends is not its end."""
+    if os.getpid() == pid:
+        os.ftruncate(handle, 0)
 
 
 def _lock(path: Path) -> int:
@@ -120,6 +126,11 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return socket.gethostname()
+
+
+def _line(arguments: Sequence[str]) -> str:
+    line = " ".join([Path(arguments[0]).name, *arguments[1:]])
+    return line if len(line) <= 120 else line[:117] + "..."
 
 
 def _heal(folder: Path, last: Owner | None, forget: bool) -> None:

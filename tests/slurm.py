@@ -48,7 +48,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-MinJobAge=300
+MinJobAge=86400
 KillWait={kill_wait}
 SlurmdParameters=config_overrides
 {nodes}

@@ -65,18 +65,19 @@ def measure(num_jobs: int, at_once: int, share_killed: float, seed: int, tell: C
     with tempfile.TemporaryDirectory(prefix="gpurun") as root:
         folder = Path(root)
         waiting = [(f"job{n}", CARDS if n % 10 == 0 else 1) for n in range(num_jobs)]
-        running: dict[str, tuple[subprocess.Popen[bytes], float, float]] = {}
-        killed, waits = set[str](), dict[str, float]()
+        running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+        victims = {name: chance.choice(["in line", "at work"]) for name, _ in waiting if chance.random() < share_killed}
+        killed, waits = dict[str, str](), dict[str, float]()
         while waiting or running:
             while waiting and len(running) < at_once:
                 name, num = waiting.pop(0)
-                dies = time.monotonic() + chance.uniform(0, 3) if chance.random() < share_killed else float("inf")
-                running[name] = (start(folder, name, num, chance.uniform(0.05, 0.4)), time.monotonic(), dies)
-            for name, (process, since, dies) in list(running.items()):
+                running[name] = (start(folder, name, num, chance.uniform(0.05, 0.4)), time.monotonic())
+            for name, (process, since) in list(running.items()):
                 if name not in waits and (folder / f"{name}.ran").exists():
                     waits[name] = time.monotonic() - since
-                if time.monotonic() > dies and name not in killed:
-                    killed.add(name)
+                due = name in waits if victims.get(name) == "at work" else chance.random() < 0.02
+                if name in victims and name not in killed and due:
+                    killed[name] = "at work" if name in waits else "in line"
                     kill_one(folder, name, process.pid, chance)
                 if process.poll() is not None:
                     del running[name]
@@ -86,14 +87,15 @@ def measure(num_jobs: int, at_once: int, share_killed: float, seed: int, tell: C
         ran = {path.stem: path.read_text().split() for path in folder.glob("*.ran")}
         starved = [name for name in (f"job{n}" for n in range(num_jobs)) if name not in ran and name not in killed]
         overlaps = sum(int(parts[0]) for parts in ran.values() if parts)
-        for process, _, _ in running.values():
+        for process, _ in running.values():
             process.kill()
     tell(f"{num_jobs} jobs, {len(killed)} of them had a process killed, {len(ran)} reached their cards")
     return {
         "overlaps": overlaps,
         "starved": len(starved),
         "jobs": num_jobs,
-        "killed": len(killed),
+        "killed_in_line": list(killed.values()).count("in line"),
+        "killed_at_work": list(killed.values()).count("at work"),
         "longest_wait": round(max(waits.values()), 1),
         "seconds": round(time.monotonic() - begin, 1),
     }

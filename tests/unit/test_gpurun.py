@@ -45,9 +45,9 @@ def soon(happened: Callable[[], bool]) -> bool:
 def test_forty_jobs_with_kills_never_overlap_and_none_starves() -> None:
     import gpurun as bench
 
-    found = bench.measure(40, 12, 0.25, seed=3)
+    found = bench.measure(40, 12, 0.5, seed=3)
     assert (found["overlaps"], found["starved"]) == (0, 0)
-    assert found["killed"] >= 5
+    assert found["killed_at_work"] >= 3
 
 
 def test_a_job_sees_its_cards_and_gives_its_exit_code(environment: dict[str, str]) -> None:

@@ -53,7 +53,7 @@ class Outcome:
         return Path(self.folder / f"{name}.log").read_text()
 
 
-def run(folder: Path, small_model: Path, seconds: float = 900) -> Outcome:
+def run(folder: Path, small_model: Path, seconds: float = 1800) -> Outcome:
     """Start a cluster in `folder` and do both runs at the same time."""
     begun, outcome = time.monotonic(), Outcome(folder)
     jobs, default = folder / "jobs", folder / "default"
@@ -64,12 +64,12 @@ def run(folder: Path, small_model: Path, seconds: float = 900) -> Outcome:
     shutil.copytree(small_model, default / "results/models/smollm2-135m")
     with Cluster(folder / "cluster", kill_wait=25) as cluster:
         toy = snakemake(cluster, TOY, jobs)
-        guard = Thread(target=_default, args=(cluster, default, outcome))
+        guard = Thread(target=_default, args=(cluster, default, outcome, begun + seconds))
         guard.start()
         _requeue(cluster, jobs / "again.starts")
         outcome.codes["jobs"] = _end(toy, begun + seconds)
-        guard.join(timeout=max(1.0, begun + seconds - time.monotonic()))
-        outcome.queue = cluster.jobs("%i|%T|%l|%k", states="all")
+        guard.join()
+        outcome.queue = cluster.jobs("%i|%T|%l|%k|%Z", states="all")
     outcome.seconds = round(time.monotonic() - begun, 1)
     return outcome
 
@@ -82,7 +82,7 @@ def _end(process: subprocess.Popen[str], deadline: float) -> int:
         return process.wait()
 
 
-def _default(cluster: Cluster, folder: Path, outcome: Outcome) -> None:
+def _default(cluster: Cluster, folder: Path, outcome: Outcome, deadline: float) -> None:
     """The embedded default; its first run is killed with SIGKILL once it has a job in the queue, and its second one has to refuse."""
     arguments = ("--configfile", str(CONFIG), *GROUPS, *CARDS)
     first = snakemake(cluster, ROOT / "Snakefile", folder, *arguments)
@@ -92,12 +92,12 @@ def _default(cluster: Cluster, folder: Path, outcome: Outcome) -> None:
     first.wait()
     outcome.orphans = orphans
     before = len(outcome.said("default"))
-    outcome.codes["beside orphans"] = snakemake(cluster, ROOT / "Snakefile", folder, *arguments).wait()
+    outcome.codes["beside orphans"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *arguments), deadline)
     outcome.refused = outcome.said("default")[before:]
     cluster.ask("scancel", *orphans)
     for job in orphans:
         cluster.wait(job)
-    outcome.codes["default"] = snakemake(cluster, ROOT / "Snakefile", folder, *arguments).wait()
+    outcome.codes["default"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *arguments), deadline)
 
 
 def _jobs_in(cluster: Cluster, folder: Path) -> list[str]:

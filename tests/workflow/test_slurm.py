@@ -26,8 +26,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Outc
 def test_the_embedded_default_runs_end_to_end(outcome: Outcome) -> None:
     assert outcome.codes["default"] == 0, outcome.said("default")[-5000:]
     assert (outcome.folder / "default/results/report.html").is_file()
-    states = [line.split("|")[1] for line in outcome.queue if "_wildcards_" not in line.split("|")[3] or "smollm2" in line]
-    assert len(states) <= 20, outcome.queue
+    assert len([line for line in outcome.queue if line.endswith("/default")]) <= 20, outcome.queue
 
 
 def test_the_training_saw_all_cards_of_one_node(outcome: Outcome) -> None:
@@ -42,7 +41,7 @@ def test_eight_jobs_at_once_saw_eight_cards(outcome: Outcome) -> None:
 
 
 def test_a_job_out_of_time_is_retried_with_more_of_it(outcome: Outcome) -> None:
-    attempts = [line.split("|")[1:3] for line in outcome.queue if line.endswith("|rule_slow")]
+    attempts = [line.split("|")[1:3] for line in outcome.queue if "|rule_slow|" in line]
     assert sorted(attempts) == [["COMPLETED", "2:00"], ["TIMEOUT", "1:00"]]
     assert (outcome.folder / "jobs/slow").read_text() == "2\n"
 
