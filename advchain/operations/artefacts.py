@@ -103,7 +103,7 @@ def _target(path: Path, value: Mapping[str, Any]) -> Path:
     if "output" in value:
         return path.parent / str(value["output"]["path"])
     stem = path.name.removesuffix("manifest.json")
-    return next((file for file in siblings(path) if file.suffix in (".jsonl", ".csv", ".md", ".html")), path.with_name(f"{stem}jsonl"))
+    return next((file for file in siblings(path) if file.suffix in (".jsonl", ".json", ".csv", ".md", ".html")), path.with_name(f"{stem}jsonl"))
 
 
 def siblings(manifest: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from advchain import __version__
 from advchain.errors import AdvChainError, DataError, StorageError
 from advchain.io import atomic_write, sha256_file
 from advchain.operations.artefacts import NOT_RESULTS, is_manifest, walk
+from advchain.operations.clean import OURS
 
 MANIFEST = "MANIFEST.json"
 FORMAT = "advchain bundle 1"
@@ -93,6 +94,8 @@ def chosen(results: Path, with_text: bool) -> Iterator[tuple[str, Path]]:
 
 def _wanted(file: Path, name: Path, folders: set[str], results: Path) -> bool:
     if file.suffix in WEIGHTS or file.name.startswith("."):
+        return False
+    if name.parts[0] not in OURS:
         return False
     if len(name.parts) == 1 or is_manifest(file, results) or file.name.endswith(".card.md") or name.parts[0] in folders:
         return True

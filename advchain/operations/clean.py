@@ -26,6 +26,7 @@ STAGES = {
     "answers": (".work/teacher", ".work/attacker", ".work/judge"),
 }
 LOGS = ("logs", "benchmarks")
+OURS = {name.split("/")[0] for names in STAGES.values() for name in names} | set(LOGS)  # everything at the top of a results folder
 BOUGHT = "answers"
 ALL = "all"
 
@@ -66,9 +67,8 @@ def check_folder(results: Path) -> None:
     """
     if not results.is_dir():
         raise StorageError(f"clean: there is no folder {results}. Name it with --results.")
-    own = {name.split("/")[0] for names in STAGES.values() for name in names} | set(LOGS)
-    foreign = sorted(path.name for path in results.iterdir() if path.name not in own)
-    if foreign and len(foreign) > len([path for path in results.iterdir() if path.name in own]):
+    foreign = sorted(path.name for path in results.iterdir() if path.name not in OURS)
+    if foreign and len(foreign) > len([path for path in results.iterdir() if path.name in OURS]):
         raise StorageError(
             f"clean: {results} does not look like a results folder (it holds {', '.join(foreign[:5])}). Nothing was deleted; name the right one."
         )

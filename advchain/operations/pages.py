@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from advchain.operations.verify import Problem, Verification
+from advchain.paths import RESULTS
 
 WIDTH = 100
 LEVELS = ("ok", "warn", "FAIL")
@@ -103,10 +104,13 @@ def _ending(found: Verification, config: Sequence[Path]) -> str:
 
 
 def again_command(found: Verification, config: Iterable[Path] = ()) -> str:
-    """Return the command that makes the failed outputs again, and what depends on them."""
+    """Return the command that makes the failed outputs again, and what depends on them; Snakemake knows them from the folder that holds results/."""
     files = [str(path) for path in config]
     settings = ["--configfile", *files] if files else []
-    return shlex.join(["snakemake", "--cores", "all", *settings, "-R", *(str(path) for path in found.targets)])
+    folder = found.results.absolute().parent
+    place = [] if folder == Path.cwd() else ["--directory", str(folder)]
+    targets = [f"{RESULTS}/{path.relative_to(found.results).as_posix()}" for path in found.targets]
+    return shlex.join(["snakemake", "--cores", "all", *place, *settings, "-R", *targets])
 
 
 def verification_json(found: Verification, config: Sequence[Path] = ()) -> str:

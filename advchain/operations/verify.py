@@ -18,8 +18,9 @@ from advchain import paths
 from advchain.errors import StorageError
 from advchain.io import sha256_file
 from advchain.operations.artefacts import BY_PRODUCT, NOT_RESULTS, STORES, TEMPORARY, Artefact, is_manifest, read_artefact, siblings, walk
+from advchain.operations.clean import OURS
 from advchain.operations.planned import differing
-from advchain.store import read_store
+from advchain.store import damaged_line
 
 Level = Literal["FAIL", "warn"]
 CLOCK_SECONDS = 60.0  # that two machines' clocks may differ
@@ -162,6 +163,8 @@ def _of_files(files: Sequence[Path], artefacts: Sequence[Artefact], results: Pat
         if part:
             if not _alive(part[1]):
                 yield Problem("warn", path, "was left half-written by a job that was killed; nothing reads it", advice=f"rm {path}")
+        elif path.relative_to(results).parts[0] not in OURS:
+            yield Problem("warn", path, "is none of AdvChain's files", advice="keep it elsewhere: `clean` and `bundle` leave it")
         elif path not in vouched and not bare and not BY_PRODUCT.fullmatch(path.name):
             yield Problem("FAIL", path, "has no manifest: nothing of this version wrote it, or its manifest is gone", _asked_again(path))
         if path.stat().st_mtime > latest:
@@ -183,11 +186,9 @@ def _of_stores(results: Path) -> Iterator[Problem]:
     """Stores of finished work: paid answers and generations. A damaged line is named; the rest of the file stays good."""
     work = results / ".work"
     for path in walk(work) if work.is_dir() else ():
-        if path.suffix in STORES:
-            try:
-                read_store(path)
-            except StorageError as error:
-                yield Problem("FAIL", path, str(error).removeprefix(f"{path}, ").split(". ")[0], advice=f"delete that line of {path}")
+        number = damaged_line(path) if path.suffix in STORES else None
+        if number:
+            yield Problem("FAIL", path, f"line {number} is damaged: its checksum does not hold", advice=f"sed -i {number}d {path}; its row is made again")
 
 
 def _drift(artefact: Artefact, planned: Mapping[str, Mapping[str, Any]], results: Path) -> Iterator[Problem]:

@@ -74,7 +74,7 @@ def test_no_cards_is_fine_for_a_config_without_and_told_for_one_with(tmp_path: P
 
 def test_memory_and_disk_that_do_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(tmp_path, {"gpus": 0})
-    for total, free, level in ((64, 60, "ok"), (64, 2, "warn"), (8, 7, "FAIL")):
+    for total, free, level in ((64, 60, "ok"), (64, 2, "warn"), (6, 5, "FAIL")):
         (tmp_path / "meminfo").write_text(f"MemTotal: {total << 20} kB\nMemAvailable: {free << 20} kB\nHugePages_Total: 0\n")
         monkeypatch.setattr(machine, "MEMORY_TOTAL", tmp_path / "meminfo")
         assert machine.memory_line(plan).level == level

@@ -129,6 +129,13 @@ def test_a_damaged_line_of_a_store_is_named(results: Path) -> None:
     assert only(results).path == path and "line 2" in only(results).what
 
 
+def test_files_of_others_are_told_and_no_fault(results: Path) -> None:
+    (results / "notes.txt").write_text("mine")
+    assert (only(results).level, only(results).path) == ("warn", results / "notes.txt")
+    (results / "tables/mine.csv").write_text("a\n1\n")
+    assert {problem.path.name for problem in verify(results).problems if problem.level == "FAIL"} == {"mine.csv"}
+
+
 def test_a_folder_of_an_earlier_version_is_one_warning(results: Path) -> None:
     for path in [path for path in walk(results, NOT_RESULTS) if is_manifest(path, results)]:
         value = json.loads(path.read_text())
@@ -161,7 +168,8 @@ def test_the_page_says_what_to_run(results: Path) -> None:
     keeping_time(results / VERDICTS, lambda data: data[:30])
     found = verify(results)
     page = verification_page(found, [TINY])
-    assert again_command(found, [TINY]) in page and f"-R {results / VERDICTS}" in page
+    assert again_command(found, [TINY]) in page
+    assert again_command(found, [TINY]) == f"snakemake --cores all --directory {results.parent} --configfile {TINY} -R results/{VERDICTS}"
     assert all(len(line) <= 100 for line in page.splitlines() if "/" not in line)
 
 
