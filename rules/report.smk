@@ -106,7 +106,7 @@ rule report:
     message:
         "Writing tables, figures and report"
     shell:
-        "report.py --scores {input.scores} --paper {input.paper} --datasets {params.datasets} --chains {params.chains} "
+        "report.py --scores {input.scores} --paper {input.paper:q} --datasets {params.datasets} --chains {params.chains} "
         "--training {params.training} --manifests {input.manifests} --responses {params.results}/responses --verdicts {params.results}/verdicts "
         "--out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
 
@@ -152,4 +152,4 @@ rule estimate:
     message:
         "Estimating memory, time, calls, money and disk"
     shell:
-        "estimate.py --config {params.files} --set {params.overrides:q} --results {params.results} 2>&1 | tee {log}"
+        "estimate.py --config {params.files:q} --set {params.overrides:q} --results {params.results} 2>&1 | tee {log}"
