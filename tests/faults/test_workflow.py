@@ -87,7 +87,7 @@ def test_b1_kills_at_any_point_heal(undisturbed: tuple[Path, Path, str], servers
     draw = random.Random(int(os.environ.get("ADVCHAIN_KILL_SEED", "1")))
     for number, stage in enumerate(("chains/tc", "responses", "judge")):
         line = command(settings, tmp_path, options=("--nolock",))  # a stale lock is the pre-flight's, not this test's
-        process = subprocess.Popen(line, env=environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = started(line, settings)
         wait_for_log(tmp_path / "results/logs", stage, process)
         time.sleep(draw.uniform(0.0, 1.0))
         if number == 1:
@@ -99,6 +99,12 @@ def test_b1_kills_at_any_point_heal(undisturbed: tuple[Path, Path, str], servers
     run(settings, tmp_path, options=("--nolock",))
     assert artefacts(tmp_path) == artefacts(reference)
     assert not [path for path in files(tmp_path / "results") if path.name.endswith(".tmp")]
+
+
+def started(line: list[str], settings: Path) -> subprocess.Popen[bytes]:
+    """A run in a session of its own, so that all its processes can be killed."""
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(line, env=environment(settings), cwd=settings.parent, stdout=nowhere, stderr=nowhere, start_new_session=True)
 
 
 def wait_for_log(logs: Path, stage: str, process: subprocess.Popen[bytes]) -> None:
