@@ -96,6 +96,9 @@ rule all:
         paths.EXPLORER,
         [paths.CONTAMINATION] if PLAN.recipes else [],
         expand(paths.DATASET_CARD, recipe=PLAN.recipes),
+        # Small and dear: one that was deleted is made again. Weights are neither: who deletes them to save space does not train again.
+        get_all(paths.RESPONSES),
+        get_all(paths.VERDICTS),
 
 
 rule chains:

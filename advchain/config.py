@@ -7,7 +7,6 @@ start from another one with `extends:`.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from advchain.catalogue import line_of, read_yaml
 from advchain.errors import ConfigError
-from advchain.settings import NAME, Section, paragraph
+from advchain.settings import NAME, Section, names, paragraph
 from advchain.specs import LoraSpec, Origin, Sampling, TableName, View
 
 
@@ -145,6 +144,11 @@ class EvaluateConfig(Section):
     judge_data: str | None = Field(None, description="a labelled CSV of yours, or a folder of public sets: judges are measured on it, the report prints it")
     benchmarks: dict[str, EvaluationConfig]
 
+    @field_validator("benchmarks")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return names(value)
+
 
 class Block(Section):
     """One block of the grid: every model x method x learning rate x seed, on the listed benchmarks."""
@@ -174,6 +178,11 @@ class ContaminationConfig(Section):
     embedding_model: str | None = Field(None, description="folder of a local sentence-embedding model; ${VARIABLES} are expanded")
     also: dict[str, ComparedConfig] = Field({}, description="further benchmark files to compare with")
 
+    @field_validator("also")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return names(value)
+
 
 class PublishConfig(Section):
     """`snakemake publish` uploads the exported training sets; it refuses until both are set."""
@@ -186,7 +195,7 @@ class PublishConfig(Section):
 class Config(Section):
     """The whole config file."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=f"^{NAME}$")
     seed: int = 2024
     gpus: int | Literal["auto"] = Field("auto", description="GPUs of one node; auto: those of `hardware`, else of this machine, none is fine")
     hardware: str = Field("auto", description="machine of config/hardware.yaml that trainings are planned for; auto: by the name of this machine's card")
@@ -202,10 +211,7 @@ class Config(Section):
     @field_validator("sources", "chains", "grid")
     @classmethod
     def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
-            if not re.match(NAME, name):
-                raise ValueError(f"'{name}' is not a name: use letters, digits, '.', '_' and '-'")
-        return value
+        return names(value)
 
 
 def load_config(files: list[Path], overrides: dict[str, Any] | None = None) -> Config:

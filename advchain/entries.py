@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from advchain import catalogue
 from advchain.errors import ConfigError
 from advchain.estimate.shapes import Shape
-from advchain.settings import CONFIG_FILES, Section, paragraph
+from advchain.settings import CONFIG_FILES, NAME, Section, paragraph
 from advchain.specs import Steps
 
 E = TypeVar("E", bound=Section)
@@ -175,6 +175,8 @@ def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
         ConfigError: unknown name, or an entry that does not fit; names file and key.
     """
     catalogue.entry(name, key, where)
+    if not re.fullmatch(NAME, key):
+        raise ConfigError(f"{CONFIG_FILES}/{name}.yaml: '{key}' is not a name: use letters, digits, '.', '_' and '-', a letter or digit first.")
     try:
         found = _parsed(name, key, kind)
         assert isinstance(found, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from advchain.errors import did_you_mean
 
 CONFIG_FILES = "config"
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 class Section(BaseModel):
@@ -33,6 +34,14 @@ class Section(BaseModel):
         if kinds & {int, float} and bool not in kinds:
             raise ValueError("a number is expected, and YAML reads on, off, yes, no, true and false as a truth value")
         return value
+
+
+def names(value: dict[str, Any]) -> dict[str, Any]:
+    """Check the keys of a section that become names of files and words of commands: no path, no blank, nothing a shell reads."""
+    for name in value:
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"{json.dumps(name)} is not a name: use letters, digits, '.', '_' and '-', a letter or digit first")
+    return value
 
 
 def _parts(kind: Any) -> set[Any]:

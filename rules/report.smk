@@ -132,7 +132,7 @@ rule report:
     message:
         "Writing tables, figures and report"
     shell:
-        "report.py --scores {input.scores} --paper {input.paper} --datasets {params.datasets} --chains {params.chains} "
+        "report.py --scores {input.scores} --paper {input.paper:q} --datasets {params.datasets} --chains {params.chains} "
         "--training {params.training} --manifests {input.manifests} --responses {params.results}/responses --verdicts {params.results}/verdicts "
         "{params.agreement} --out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
 
@@ -178,4 +178,4 @@ rule estimate:
     message:
         "Estimating memory, time, calls, money and disk"
     shell:
-        "estimate.py --config {params.files} --set {params.overrides:q} --results {params.results} 2>&1 | tee {log}"
+        "estimate.py --config {params.files:q} --set {params.overrides:q} --results {params.results} 2>&1 | tee {log}"

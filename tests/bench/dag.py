@@ -64,6 +64,12 @@ def opened(path: Path) -> None:
         measured(rows=len(store))
 
 
+def read(path: Path) -> None:
+    from advchain.store import read_store
+
+    measured(rows=len(read_store(path)))
+
+
 def folders(root: Path) -> dict[str, int]:
     """Files of a work folder, of its fullest folder, and of Snakemake's own records."""
     per_folder = Counter(str(path.parent.relative_to(root)) for path in root.rglob("*") if path.is_file())
@@ -91,6 +97,8 @@ def main(arguments: Sequence[str]) -> None:
         return fill(Path(arguments[1]), int(arguments[2]))
     if arguments[:1] == ["open"]:
         return opened(Path(arguments[1]))
+    if arguments[:1] == ["read"]:
+        return read(Path(arguments[1]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=int, default=200_000)
     rows = parser.parse_args(arguments).store
@@ -105,6 +113,7 @@ def main(arguments: Sequence[str]) -> None:
         print(found["no_op"], found["folders"], file=sys.stderr, flush=True)
         found["store_fill"] = child("fill", str(folder / "a.store"), str(rows))
         found["store_open"] = child("open", str(folder / "a.store"))
+        found["store_read"] = child("read", str(folder / "a.store"))
     print(json.dumps(found))
 
 

@@ -178,6 +178,13 @@ CHANGES: dict[str, list[Change]] = {
         Change("your own benchmark file", done=lambda: file("own_prompts.jsonl", "{}\n")),
         Change("your own file is gone", done=lambda: file("own_chains.jsonl", None)),
         Change("its time, not its content", done=lambda: file("own_chains.jsonl", "1\n")),
+        Change("a verdict file is deleted", done=lambda: file("results/verdicts/smollm2-135m/star1/seed2002/xstest.jsonl", None)),
+        Change("a checkpoint's model.json is deleted", done=lambda: file("results/checkpoints/smollm2-135m/star1/seed2002/model.json", None)),
+        Change(
+            "the time of a result file is set to now, its content is the same",
+            done=lambda: file("results/datasets/star1.jsonl", "results/datasets/star1.jsonl\n"),
+        ),
+        Change("a finished result is edited", done=lambda: file("results/datasets/star1.jsonl", "{}\n")),
         Change("the same config on a machine with 8 cards", done=lambda: mock.patch.dict(os.environ, {"ADVCHAIN_GPUS": "0,1,2,3,4,5,6,7"})),
         Change(
             "other API keys, proxies, TMPDIR, HF_HOME",
@@ -243,7 +250,7 @@ def write() -> None:
         for title, changes in CHANGES.items():
             lines += [f"\n## {title}\n", "| change | runs again | remark |", "| --- | --- | --- |"]
             lines += [f"| {change.words} | {plan(Path(folder), change, jobs)} | {known.get(change.words, ('', ''))[1]} |" for change in changes]
-    head, _, _ = PAGE.read_text().partition("\n## ")
+    head, _, _ = PAGE.read_text().partition(f"\n## {next(iter(CHANGES))}\n")
     PAGE.write_text(head + "\n".join(lines) + "\n")
     print(json.dumps({"rows": sum(map(len, CHANGES.values()))}), file=sys.stderr)
 
