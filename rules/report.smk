@@ -13,6 +13,7 @@ TABLES = [
     "reasoning",
     "ratio",
     "paper",
+    "claims",
     "contrasts",
     "judges",
     "agreement",
