@@ -76,11 +76,17 @@ function chip(label, nature) {
   return element("span", `chip ${LABELS[nature][label] ?? ""}`, label.replaceAll("_", " ") || "-");
 }
 
+// "Embedded guard" of "Embedded guard: harmful compliance by ..."
+function shortTitle(judge) {
+  return (evaluation().judges[judge]?.title ?? judge).split(/[;,:(]| per step | in the /)[0].trim();
+}
+
 function chips(labels, nature) {
   const node = element("div", "chips");
   for (const [judge, label] of Object.entries(labels)) {
     node.append(chip(label, nature));
-    node.lastChild.title = judge;
+    node.lastChild.prepend(element("span", "judge", `${shortTitle(judge)}: `));
+    node.lastChild.title = evaluation().judges[judge]?.title ?? judge;
   }
   return node;
 }
@@ -103,7 +109,7 @@ function chooseEvaluation() {
   }
   const before = byId("scorer").value;
   const scorers = Object.entries(entry.judges).filter(([, judge]) => judge.kind === "steps");
-  fill(byId("scorer"), scorers.length ? scorers.map(([name, judge]) => [name, judge.title.split(/[;,:]/)[0]]) : [["", "nobody"]]);
+  fill(byId("scorer"), scorers.length ? scorers.map(([name]) => [name, shortTitle(name)]) : [["", "nobody"]]);
   if (scorers.some(([name]) => name === before)) byId("scorer").value = before;
   filterAnswers();
 }
