@@ -13,6 +13,7 @@ TABLES = [
     "reasoning",
     "ratio",
     "paper",
+    "claims",
     "contrasts",
     "judges",
     "agreement",
@@ -90,21 +91,36 @@ rule report:
         paper=ROOT / "config" / "paper_numbers.yaml",
         agreement=[paths.AGREEMENT] if PLAN.config.evaluation.judge_data else [],
     output:
-        page=paths.REPORT,
+        page=report(
+            paths.REPORT,
+            category="Report",
+            caption="../config/captions/report.rst",
+            labels={"page": "report"},
+        ),
         summary=paths.SUMMARY,
-        csv=report(
-            expand(f"{paths.TABLES}/{{table}}.csv", table=TABLES),
-            category="Tables",
-            caption="../config/captions/table.rst",
-        ),
+        csv=[
+            report(
+                f"{paths.TABLES}/{table}.csv",
+                category="Tables",
+                caption="../config/captions/table.rst",
+                labels={"table": table.replace("_", " ")},
+            )
+            for table in TABLES
+        ],
         readable=expand(
-            f"{paths.TABLES}/{{table}}.{{kind}}", table=TABLES, kind=["md", "html", "tex"]
+            f"{paths.TABLES}/{{table}}.{{kind}}",
+            table=TABLES,
+            kind=["md", "html", "tex"],
         ),
-        figures=report(
-            expand(f"{paths.FIGURES}/{{figure}}.svg", figure=FIGURES),
-            category="Figures",
-            caption="../config/captions/figure.rst",
-        ),
+        figures=[
+            report(
+                f"{paths.FIGURES}/{figure}.svg",
+                category="Figures",
+                caption=f"../config/captions/{figure}.rst",
+                labels={"figure": figure.replace("_", " ")},
+            )
+            for figure in FIGURES
+        ],
         pictures=expand(
             f"{paths.FIGURES}/{{figure}}.{{kind}}", figure=FIGURES, kind=["png", "pdf"]
         ),

@@ -83,13 +83,11 @@ def _evaluations(folder: Path, spec: ReportSpec, keys: Sequence[Key], responses:
 
 
 def _response(checkpoint: str, response: Response, verdicts: Sequence[Verdict], judges: Mapping[str, str], nature: str) -> dict[str, Any]:
-    """All that is shown of one response. `worst` is the worst score of a step of the model's own, as badness (5 is worst)."""
+    """All that is shown of one response. `badness` and `worst` are by step judge: of every step, and the highest of the model's own (5 is worst)."""
     by_judge = {verdict.judge: verdict for verdict in verdicts if verdict.judge in judges}
-    scorer = next((judge for judge, kind in judges.items() if kind == "steps" and judge in by_judge), None)
-    scores = list(by_judge[scorer].detail.get("steps", [])) if scorer else []
-    badness = scores if nature == "harmful" else [6 - score for score in scores]
+    scores = {judge: by_judge[judge].detail.get("steps", []) for judge, kind in judges.items() if kind == "steps" and judge in by_judge}
+    badness = {judge: [round(step if nature == "harmful" else 6 - step, 2) for step in steps] for judge, steps in scores.items()}
     num_forced = len(split_steps(response.prefix))
-    own = badness[num_forced:]
     return {
         "checkpoint": checkpoint,
         "prompt": response.prompt,
@@ -104,12 +102,12 @@ def _response(checkpoint: str, response: Response, verdicts: Sequence[Verdict], 
         "badness": badness,
         "answer": response.answer,
         "labels": {judge: verdict.label for judge, verdict in by_judge.items() if judges[judge] != "steps"},
-        "worst": round(max(own), 1) if own else None,
+        "worst": {judge: round(max(steps[num_forced:]), 1) for judge, steps in badness.items() if steps[num_forced:]},
     }
 
 
 def _write_items(folder: Path, name: str, items: Mapping[str, list[dict[str, Any]]], checkpoints: Sequence[str]) -> Iterator[list[Any]]:
-    """Write the texts of one evaluation; yield the page's row of each item: id, file, [checkpoint, sample, labels, state, worst] per response."""
+    """Write the texts of one evaluation; yield the page's row of each item: id, file, [checkpoint, sample, labels, state, {step judge: worst}] per response."""
     names = list(items)
     for start in range(0, len(names), ITEMS_PER_FILE):
         file = f"{name}-{start // ITEMS_PER_FILE}"

@@ -76,11 +76,17 @@ function chip(label, nature) {
   return element("span", `chip ${LABELS[nature][label] ?? ""}`, label.replaceAll("_", " ") || "-");
 }
 
+// "Embedded guard" of "Embedded guard: harmful compliance by ..."
+function shortTitle(judge) {
+  return (evaluation().judges[judge]?.title ?? judge).split(/[;,:(]| per step | in the /)[0].trim();
+}
+
 function chips(labels, nature) {
   const node = element("div", "chips");
   for (const [judge, label] of Object.entries(labels)) {
     node.append(chip(label, nature));
-    node.lastChild.title = judge;
+    node.lastChild.prepend(element("span", "judge", `${shortTitle(judge)}: `));
+    node.lastChild.title = evaluation().judges[judge]?.title ?? judge;
   }
   return node;
 }
@@ -101,6 +107,10 @@ function chooseEvaluation() {
     fill(byId(id), options);
     byId(id).value = labels.includes(before) ? before : "";
   }
+  const before = byId("scorer").value;
+  const scorers = Object.entries(entry.judges).filter(([, judge]) => judge.kind === "steps");
+  fill(byId("scorer"), scorers.length ? scorers.map(([name]) => [name, shortTitle(name)]) : [["", "nobody"]]);
+  if (scorers.some(([name]) => name === before)) byId("scorer").value = before;
   filterAnswers();
 }
 
@@ -110,7 +120,7 @@ function fits(row) {
   if (wantedLeft && !(left && Object.values(left[2]).includes(wantedLeft))) return false;
   if (wantedRight && !(right && Object.values(right[2]).includes(wantedRight))) return false;
   if (byId("differ").checked && !(left && right && primary(left[2]) !== primary(right[2]))) return false;
-  return !byId("drifted").checked || Boolean(left && left[4] !== null && left[4] >= BAD);
+  return !byId("drifted").checked || Boolean(left && left[4][byId("scorer").value] >= BAD);
 }
 
 function holds(texts, words) {
@@ -136,8 +146,15 @@ async function filterAnswers() {
   byId("count").textContent = `${answers.matches.length} of ${evaluation().items.length} prompts`;
   answers.shown = 0;
   byId("list").replaceChildren();
-  byId("detail").replaceChildren();
+  byId("detail").replaceChildren(element("p", "soft", answers.matches.length ? "Choose a prompt to read the chains." : "No prompt fits these filters."));
   moreAnswers();
+}
+
+// another scorer colours the steps: what was open stays open
+async function rescore() {
+  const open = byId("list").querySelector('[aria-current="true"] .id')?.textContent;
+  await filterAnswers();
+  [...byId("list").querySelectorAll("button")].find((button) => open && button.querySelector(".id")?.textContent === open)?.click();
 }
 
 function moreAnswers() {
@@ -203,7 +220,7 @@ function answerSide(key, responses, nature) {
     const cut = one.finish === "length" ? ", cut at the token limit" : "";
     const many = responses.length > 1 ? `sample ${one.sample}: ` : "";
     node.append(chips(one.labels, nature), element("p", "soft", `${many}${one.tokens} tokens, thinking ${one.state}${cut}`));
-    node.append(chain(one.steps, nature, one.badness, one.steps.map((_, place) => (place < one.forced ? "forced" : ""))));
+    node.append(chain(one.steps, nature, one.badness[byId("scorer").value], one.steps.map((_, place) => (place < one.forced ? "forced" : ""))));
     node.append(element("h3", "", "Answer"), guarded(element("div", "answer", one.answer || "(none)"), nature));
   }
   return node;
@@ -227,7 +244,7 @@ function filterSamples() {
   byId("sample-count").textContent = `${samples.matches.length} of ${recipe().rows.length} samples`;
   samples.shown = 0;
   byId("sample-list").replaceChildren();
-  byId("sample-detail").replaceChildren();
+  byId("sample-detail").replaceChildren(element("p", "soft", samples.matches.length ? "Choose a sample to read its chain." : "No sample fits these filters."));
   moreSamples();
 }
 
@@ -295,6 +312,7 @@ function start() {
     byId("left").value = (options.find(([key]) => key.split("/")[1] === "advchain") ?? options.at(-1))[0];
     byId("right").value = options[0][0];
     byId("evaluation").addEventListener("change", chooseEvaluation);
+    byId("scorer").addEventListener("change", rescore);
     for (const id of ["left", "right", "left-label", "right-label", "differ", "drifted"]) byId(id).addEventListener("change", filterAnswers);
     let typing;
     byId("search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(filterAnswers, 250); });

@@ -12,6 +12,7 @@ from advchain.io import StageTimer, make_manifest, manifest_path, write_manifest
 from advchain.judges.step_cues import score_steps
 from advchain.report import figures, plots, sweeps
 from advchain.report.agreement import agreement_table
+from advchain.report.claims import claims_table
 from advchain.report.comparisons import contrasts_table, judges_table, paper_table, read_contrasts
 from advchain.report.corrected import corrected_table
 from advchain.report.curves import Curve, curves_table, training_curves
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 SCORER = "step cues (phrases, not a model)"
 TABLES = (
     *MAIN_TABLES,
-    *("ratio", "paper", "contrasts", "judges", "agreement", "corrected", "health", "drift", "drift_contrasts", "scorers", "variance", "curves"),
+    *("ratio", "paper", "claims", "contrasts", "judges", "agreement", "corrected", "health", "drift", "drift_contrasts", "scorers", "variance", "curves"),
     *("costs", "provenance"),
 )
 FIGURES = ("tradeoff", "forest", "recovery", "forest_chains", "drift", "ratio", "size", "rate", "snowball", "training")
@@ -76,6 +77,7 @@ def build(
     made = [
         contrasts_table(spec, pairs),
         paper_table(spec, rows, load_paper(paper)),
+        claims_table(spec, load_paper(paper), pairs),
         drift_table(spec, drifts),
         drift_contrasts_table(spec, changes),
         scorers_table(spec, agreements, changes),

@@ -38,7 +38,9 @@ def page(
     sections = {
         "Findings": findings(spec, contrasts) + '<div class="plots">' + "".join(_figure(name, figures[name]) for name in HEADLINES) + "</div>",
         "Tables": "".join(fragment(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
-        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio")) + _folded(tables["drift_contrasts"]),
+        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio"))
+        + _folded(tables["drift_contrasts"])
+        + _folded(tables["claims"]),
         "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if name not in HEADLINES) + "</div>",
         "Checks": "".join(_folded(tables[name]) for name in ("health", "variance", "scorers", "judges", "agreement", "corrected", "curves")),
         "Protocol": _protocol(spec, manifests) + fragment(tables["costs"]),

@@ -19,7 +19,7 @@ from advchain.specs import ReportSpec, ScoreSpec
 JUDGES = {"guard": "harm", "phrases": "refusal", "cues": "steps"}
 EVALUATIONS = {
     "harm": evaluation("Harm", "safety", "harmful", JUDGES),
-    "hijack": evaluation("Hijack", "hijack", "harmful", JUDGES),
+    "hijack": evaluation("Hijack", "hijack", "harmful", JUDGES | {"second": "steps"}),
     "plain": evaluation("Plain", "over_refusal", "benign", {"phrases": "refusal", "cues": "steps"}),
 }
 SPEC: ScoreSpec = score_spec([checkpoint("base", "released"), checkpoint("advchain", "seed0")], EVALUATIONS)
@@ -40,9 +40,10 @@ def respond(folder: Path, name: str, key: str, bad: bool) -> None:
         wrong = bad and i % 2 == 0
         scores = [1.0] * (4 if prefix else 2)
         scores[-1] = (5.0 if nature == "harmful" else 1.0) if wrong else (1.0 if nature == "harmful" else 5.0)
-        found = {"guard": "unsafe" if wrong else "safe", "phrases": "complied" if wrong else "refused", "cues": "scored"}
+        found = {"guard": "unsafe" if wrong else "safe", "phrases": "complied" if wrong else "refused", "cues": "scored", "second": "scored"}
         for judge in EVALUATIONS[name].judges:
-            detail = {"steps": scores, "num_prefix_steps": 2 if prefix else 0} if judge == "cues" else {}
+            steps = {"cues": scores, "second": [6 - score for score in scores]}
+            detail = {"steps": steps[judge], "num_prefix_steps": 2 if prefix else 0} if judge in steps else {}
             verdicts.append(Verdict(response_id=rows[-1].id, item_id=rows[-1].item_id, benchmark=name, judge=judge, label=found[judge], detail=detail))
     write_jsonl(folder / "responses" / key / f"{name}.jsonl", rows)
     write_jsonl(folder / "verdicts" / key / f"{name}.jsonl", verdicts)
@@ -145,6 +146,19 @@ def test_steps_carry_score_and_who_wrote_them(page: Path, browser: Browser) -> N
     )
     assert [step[0] for step in steps] == ["1.0", "1.0", "1.0", "5.0"]
     assert [("forced" in step[1]) for step in steps] == [True, True, False, False] and "bad" in steps[3][1]
+
+
+def test_another_scorer_colours_the_same_chain(page: Path, browser: Browser) -> None:
+    scores = "[...document.querySelector('#detail section').querySelectorAll('.step')].map(n => n.dataset.score)"
+    browser.open(page, "#evaluation=hijack&left=r1%2Fbase%2Freleased")
+    assert browser.run("[...document.getElementById('scorer').options].map(o => o.value)") == ["cues", "second"]
+    assert browser.run("document.getElementById('detail').textContent") == "Choose a prompt to read the chains."
+    open_first(browser)
+    browser.choose("#scorer", "second")
+    browser.wait(f"document.querySelector('#detail .sides') !== null && {scores}.at(-1) === '1.0'")
+    assert browser.run(scores) == ["5.0", "5.0", "5.0", "1.0"] and browser.complaints == []
+    browser.click("#drifted")  # the worst step of the model's own, by the chosen scorer
+    assert count(browser) == f"{NUM} of {NUM} prompts"
 
 
 def test_the_reports_numbers_lead_here(page: Path, browser: Browser) -> None:

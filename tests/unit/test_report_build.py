@@ -29,6 +29,7 @@ STABLE = (
     "reasoning",
     "ratio",
     "paper",
+    "claims",
     "contrasts",
     "judges",
     "health",

@@ -11,10 +11,11 @@ from pathlib import Path
 from advchain.report.build import TABLES
 
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?")
-ROW_BY_ROW = {"safety", "hijack", "over_refusal", "reasoning", "ratio", "paper", "contrasts", "judges", "corrected", "health", "variance", "costs"}
+ROW_BY_ROW = {"safety", "hijack", "over_refusal", "reasoning", "ratio", "paper", "claims", "contrasts", "judges", "corrected", "health", "variance", "costs"}
 PIVOTED = {"drift", "scorers", "drift_contrasts", "curves", "agreement"}  # a shown row is made of several of the CSV
 # cells before it are names; the first column of a grouped table is not among the cells
 FIRST_NUMBER = {
+    "claims": 2,
     "health": 2,
     "judges": 4,
     "paper": 2,

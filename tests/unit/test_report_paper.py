@@ -6,9 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from report_grid import checkpoint, report_spec, score_spec
+from scipy.stats import fisher_exact
 
 from advchain import stats
 from advchain.errors import ConfigError
+from advchain.report.claims import claims_table, fisher
 from advchain.report.paper import PaperNumber, difference, load_paper
 
 PAPER = Path(__file__).resolve().parents[2] / "config/paper_numbers.yaml"
@@ -77,3 +80,31 @@ def test_a_cell_that_does_not_fit_is_named(tmp_path: Path, cell: str, message: s
     path.write_text(f"cells:\n  - [R1-7B, base, HarmBench, asr, 51.0, 200]\n  - {cell}\n")
     with pytest.raises(ConfigError, match=message):
         load_paper(path)
+
+
+@pytest.mark.parametrize(
+    ("reference", "model", "benchmark", "p"),
+    [
+        ("RealSafe-R1", "R1-7B", "CoT-Hijack", 0.21),
+        ("STAR-1", "Qwen3-4B", "CoT-Hijack", 0.35),
+        ("STAR-1", "R1-7B", "CoT-Hijack", 8e-18),
+        ("STAR-1", "R1-7B", "HarmBench", 0.21),
+        ("STAR-1", "R1-7B", "StrongReject", 0.07),
+        ("STAR-1", "R1-7B", "WJ-AdvHarm", 0.004),
+        ("base", "R1-7B", "XSTest", 0.81),
+        ("STAR-1", "R1-7B", "XSTest", 6e-9),
+    ],
+)
+def test_what_the_papers_n_supports(reference: str, model: str, benchmark: str, p: float) -> None:
+    """The p values that METHOD 1.5 works out by hand."""
+    rows = claims_table(report_spec(score_spec([checkpoint("base", "released")])), load_paper(PAPER), []).raw
+    (row,) = [row for row in rows if (row["reference"], row["model"], row["benchmark"]) == (reference, model, benchmark) and row["metric"] in ("asr", "orr")]
+    assert row["p"] == pytest.approx(p, rel=0.15) and row["here"] == ""
+    assert row["supported"] == ("yes, AdvChain is better" if p < 0.05 else "no")
+
+
+def test_fisher_is_the_textbook_one() -> None:
+    for table in ((3, 10, 7, 12), (0, 8, 0, 9), (5, 5, 0, 6), (1, 200, 9, 150)):
+        first, num_first, second, num_second = table
+        expected = fisher_exact([[first, num_first - first], [second, num_second - second]])[1]
+        assert fisher(*table) == pytest.approx(expected)
