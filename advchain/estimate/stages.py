@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from advchain.config import host_memory_mb
-from advchain.estimate.memory import GIB
 from advchain.estimate.times import JOB_SECONDS
 from advchain.estimate.workload import Workload
 
@@ -40,8 +39,8 @@ def stages(workload: Workload) -> list[Stage]:
     verdicts = [times.judging_seconds(c, name) for c in plan.checkpoints for name in plan.evaluations_of(c)]
     cells = len(verdicts)
     small = len(plan.config.sources) + len(plan.config.chains) + len(plan.compared) + 4 * len(plan.recipes) + len(plan.evaluations)
-    memory = max((line.host_gib for line in workload.trainings), default=0.0)
-    side_by_side = max(1, int(min(cores, host_memory_mb() * 1e6 / GIB / memory if memory else cores)))
+    reserved = max((plan.model(c.model).memory_gb for c in training), default=0)  # what Snakemake counts against the machine's memory
+    side_by_side = max(1, int(min(cores, host_memory_mb() / 1000 / reserved if reserved else cores)))
     train_cards = [choice.gpus * choice.nodes for choice in (plan.train_choice(c.model) for c in training)]
     answer_cards = [min(plan.model(c.model).generate_gpus, plan.gpus) for c in answers]
     return [
