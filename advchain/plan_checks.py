@@ -44,6 +44,7 @@ def check(plan: Plan) -> None:
         _check_evaluation(plan, name, evaluation)
     for checkpoint in plan.checkpoints:
         _check_endpoint(plan, checkpoint)
+    _ = plan.own_labels  # says so when it names a variable that is not set
 
 
 def _check_endpoint(plan: Plan, checkpoint: Checkpoint) -> None:
@@ -99,6 +100,7 @@ def _check_evaluation(plan: Plan, name: str, evaluation: Evaluation) -> None:
     _check_options("attacks", evaluation.module.name, attack.options, f"{where}.attack.options")
     _check_starts(plan, where, evaluation, attack)
     if evaluation.module.constants["ASKS"]:
+        plan.teacher(attack.teacher, f"{where}.attack.teacher")
         _check_disjoint_teacher(plan, where, attack)
 
 

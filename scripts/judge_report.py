@@ -13,7 +13,7 @@ from advchain.config import load_config
 from advchain.errors import ConfigError
 from advchain.files import expand_variables
 from advchain.io import make_manifest, sha256_file, write_json, write_manifest, write_text
-from advchain.judges.compare import COLUMNS, agreement_rows, offline_readings, read_with, stored_readings
+from advchain.judges.compare import COLUMNS, STORED, agreement_rows, offline_readings, read_with, stored_readings
 from advchain.judges.guard.labelled import files_of, read_own, read_sets
 from advchain.plan import Plan
 
@@ -35,7 +35,8 @@ def main() -> None:
     found = agreement_rows(rows, readings)
     files = [data] if data.is_file() else [path for paths in files_of(data).values() for path in paths]
     digests = {path.name if data.is_file() else str(path.relative_to(data)): sha256_file(path) for path in files}
-    versions = {name: modules("judges")[name].version for name in dict.fromkeys(reading.judge for reading in readings) if name in modules("judges")}
+    read = dict.fromkeys(reading.judge for reading in readings if reading.protocol != STORED)
+    versions = {name: modules("judges")[name].version for name in read if name in modules("judges")}
     value = {"command": "scripts/judge_report.py --data $ADVCHAIN_DATA", "data": digests, "versions": versions, "rows": found}
     write_json(arguments.out / "agreement.json", value)
     cells = [[("" if row[name] is None else str(row[name])) for name in COLUMNS] for row in found]

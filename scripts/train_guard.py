@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from advchain.cli import run
 from advchain.io import sha256_file, write_json
 from advchain.judges.guard import held_out, training
-from advchain.judges.guard.labelled import files_of, read_sets
+from advchain.judges.guard.labelled import Labelled, files_of, read_sets
 from advchain.judges.guard.model import HEADS, WEIGHTS, save_heads
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,10 @@ def main() -> None:
     parser.add_argument("--only-weights", action="store_true", help="reuse held_out.json's calibration and train the two heads only")
     arguments = parser.parse_args()
     started = time.monotonic()
-    design = training.make_design(read_sets(arguments.data))
+    rows = read_sets(arguments.data)
+    design = training.make_design(rows)
     log.info("guard: %d rows read", len(design.rows))
-    known = json.loads((HERE / "held_out.json").read_text()) if arguments.only_weights else evaluate(design, arguments.data)
+    known = json.loads((HERE / "held_out.json").read_text()) if arguments.only_weights else evaluate(rows, design, arguments.data)
     heads = {kind: training.train_head(design, kind, known["slopes"][kind]) for kind in HEADS}
     save_heads(arguments.out / WEIGHTS, heads)
     if not arguments.only_weights:
@@ -38,7 +40,7 @@ def main() -> None:
     print(json.dumps({"rows": len(design.rows), "seconds": round(time.monotonic() - started, 1), "slopes": known["slopes"]}))  # noqa: T201
 
 
-def evaluate(design: training.Design, data: Path) -> dict[str, object]:
+def evaluate(rows: Sequence[Labelled], design: training.Design, data: Path) -> dict[str, object]:
     """Held-out probabilities by protocol and row id, calibration slopes, digests of the data."""
     space = training.light(training.factor(design, training.FORM_SHARE))
     told = design.restrict("harmbench", "gptfuzz")
@@ -51,7 +53,7 @@ def evaluate(design: training.Design, data: Path) -> dict[str, object]:
             "unseen questions and models": by_id(told, grouped),
             "unseen questions and models, HarmBench alone": by_id(design.restrict("harmbench"), alone),
             "trained without HarmBench": by_id(design, held_out.across_sets(design, space, "harm", "harmbench")),
-            "trained without GPTFuzz": by_id(design, held_out.across_sets(design, space, "harm", "gptfuzz")),
+            "trained without GPTFuzz": {name: round(value, 4) for name, value in held_out.all_of_gptfuzz(rows).items()},
         },
         "refusal": {
             "unseen prompts and models": by_id(design, refusals),

@@ -21,7 +21,7 @@ class Endpoint(ThreadingHTTPServer):
 
     @property
     def teacher(self) -> TeacherSpec:
-        return TeacherSpec(name="judge", base_url=f"http://127.0.0.1:{self.server_port}/v1", model="m", max_retries=0)
+        return TeacherSpec(name="judge", base_url=f"http://127.0.0.1:{self.server_port}/v1", model="m", max_retries=0, requests_per_minute=60_000)
 
 
 class Handler(BaseHTTPRequestHandler):

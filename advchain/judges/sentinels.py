@@ -17,6 +17,7 @@ from pathlib import Path
 from advchain.errors import DataError
 from advchain.io import write_json
 from advchain.judges.base import Judge
+from advchain.llm.endpoint import endpoint_family
 from advchain.records import Response
 from advchain.specs import JudgeSpec
 from advchain.store import make_key
@@ -78,7 +79,10 @@ def check_endpoint(spec: JudgeSpec, build: Callable[[JudgeSpec, Path], Judge], m
         work: folder for its replies until the trial is over; those of a failed trial are forgotten, so that a mended endpoint is asked anew.
         kept: folder of the passed trials, shared by all files that are judged.
     """
-    path = kept / f"{make_key(judge=spec.model_dump(mode='json'), sentinels=[REQUEST, ACTS, REFUSALS, COMPLIES])}.json"
+    if measures not in EXPECTED or spec.teacher is None:
+        return {}
+    judge = {"kind": spec.kind, "version": spec.version, "options": spec.options, "endpoint": [endpoint_family(spec.teacher), spec.teacher.model]}
+    path = kept / f"{make_key(judge=judge, sentinels=[REQUEST, ACTS, REFUSALS, COMPLIES])}.json"
     if path.is_file():
         found: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
         return found

@@ -8,7 +8,7 @@ import pytest
 
 from advchain.errors import ConfigError, DataError
 from advchain.judges import embedded_guard, embedded_refusal
-from advchain.judges.compare import agreement_rows, held_out_probabilities, offline_readings
+from advchain.judges.compare import agreement_rows, held_out_probabilities, offline_readings, shipped_agreement
 from advchain.judges.guard import held_out, model, training
 from advchain.judges.guard.features import FORM, NUM_BUCKETS, fold, mask, read_pair, topic_words
 from advchain.judges.guard.labelled import Labelled, read_own, read_sets
@@ -150,6 +150,13 @@ def test_held_out_agreement_beats_the_yardsticks(data_root, tmp_path):
     assert harm["agreement"] > found["string_match", "harmbench", "fixed rule", "all"]["agreement"]
     ours = found["embedded_refusal", "xstest", "unseen prompts and models", "all"]
     assert ours["n"] == 1350 and ours["agreement"] >= found["refusal_phrases", "xstest", "fixed rule", "all"]["agreement"]
+
+
+def test_guard_and_string_match_are_compared_on_the_same_gptfuzz_answers(data_root):
+    """Every answer counts for both, and the guard that never saw the set is no worse than the string match."""
+    rows = {row["judge"]: row for row in shipped_agreement()["rows"] if row["set"] == "gptfuzz" and row["method"] == "all"}
+    assert rows["embedded_guard"]["n"] == rows["string_match"]["n"] == sum(row.source == "gptfuzz" for row in read_sets(data_root))
+    assert rows["embedded_guard"]["agreement_high"] > rows["string_match"]["agreement"]
 
 
 def test_shipped_figures_are_those_of_the_shipped_probabilities(data_root, tmp_path):

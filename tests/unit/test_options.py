@@ -72,6 +72,8 @@ def attack(name: str, **options: Any) -> dict[str, Any]:
             {"evaluation": {"benchmarks": {"cot_hijack": {"attack": {"options": {"pivots": 4}}}}}},
             ["cot_hijack.attack.options.pivots", "less than or equal to 3"],
         ),
+        ({"evaluation": {"benchmarks": {"cot_hijack": {"attack": {"teacher": "embeded"}}}}}, ["cot_hijack.attack.teacher", "Did you mean 'embedded'?"]),
+        ({"evaluation": {"judge_data": "${NO_SUCH_FOLDER}/mine.csv"}}, ["evaluation.judge_data", "NO_SUCH_FOLDER, which is not set"]),
         ({"evaluation": {"judges": {"safety": ["maths"]}}}, ["'maths' tells right answers from wrong ones"]),
     ],
 )

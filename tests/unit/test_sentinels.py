@@ -103,7 +103,7 @@ def test_no_judge_file_goes_without_them(kind: str, tmp_path: Path, monkeypatch:
 
 
 def at(url: str) -> TeacherSpec:
-    return TeacherSpec(name="judge", base_url=url, model="m", max_retries=0)
+    return TeacherSpec(name="judge", base_url=url, model="m", max_retries=0, requests_per_minute=60_000)
 
 
 def sound(text: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from advchain.judges.guard.features import Floats
+from advchain.judges.guard.features import Floats, read_pair
 from advchain.judges.guard.labelled import XSTEST_MODELS, Labelled
-from advchain.judges.guard.training import FORM_SHARES, PENALTIES, Design, Mask, factor, fit_predict, light
+from advchain.judges.guard.training import FORM_SHARES, PENALTIES, Design, Mask, factor, fit_predict, light, make_design, train_head
 from advchain.records import derive_seed
 
 QUESTION_FOLDS, MODEL_FOLDS, INNER_FOLDS, XSTEST_FOLDS = 4, 4, 2, 5
@@ -84,6 +84,14 @@ def across_sets(design: Design, space: npt.NDArray[np.float32], kind: str, left_
     """Return P of the rows of one set under a head trained on all other sets (nan elsewhere)."""
     test = design.where(left_out)
     return np.where(test, fit_predict(design, space, kind, ~test), np.nan)
+
+
+def all_of_gptfuzz(rows: Sequence[Labelled]) -> dict[str, float]:
+    """Return row id -> P(unsafe) of every GPTFuzz answer, repeats included, under a head that saw none of them, not even for the scale of its measures: the
+    same rows that the fixed rules are measured on.
+    """
+    head = train_head(make_design([row for row in rows if row.source != "gptfuzz"]).restrict("harmbench"), "harm")
+    return {row.id: head.score(*read_pair(row.request, row.answer)) for row in rows if row.source == "gptfuzz"}
 
 
 def held_out_xstest(design: Design, space: npt.NDArray[np.float32]) -> Floats:
