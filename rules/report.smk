@@ -61,8 +61,8 @@ rule score:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
         gpu=0,
     params:
         results=lambda wildcards, output: str(Path(output.scores).parent),
@@ -98,7 +98,9 @@ rule report:
             caption="../config/captions/table.rst",
         ),
         readable=expand(
-            f"{paths.TABLES}/{{table}}.{{kind}}", table=TABLES, kind=["md", "html", "tex"]
+            f"{paths.TABLES}/{{table}}.{{kind}}",
+            table=TABLES,
+            kind=["md", "html", "tex"],
         ),
         figures=report(
             expand(f"{paths.FIGURES}/{{figure}}.svg", figure=FIGURES),
@@ -115,8 +117,8 @@ rule report:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
         gpu=0,
     params:
         results=lambda wildcards, output: str(Path(output.page).parent),
@@ -151,8 +153,8 @@ rule explorer:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
         gpu=0,
     params:
         folder=lambda wildcards, output: str(Path(output.page).parent),
