@@ -48,15 +48,15 @@ try:
 except AdvChainError as error:
     sys.exit(f"error: {error}")
 
-os.environ["ADVCHAIN_PLANNED"] = json.dumps(
-    {"gpus": PLAN.gpus, "hardware": PLAN.hardware_name}
+os.environ.update(
+    ADVCHAIN_PLANNED=json.dumps({"gpus": PLAN.gpus, "hardware": PLAN.hardware_name})
 )
 
 # A job that a cluster's scheduler started has its GPUs from it; a local job takes them through gpurun's locks, inside an allocation, too.
 # Plain `--cores all` would start two 8-GPU jobs at once, or three trainings where memory holds two: bound both on this node.
 # `--resources gpu=N mem_mb=M` still wins.
 if workflow.remote_exec:
-    os.environ["ADVCHAIN_GPUS_GIVEN"] = "1"
+    os.environ.update(ADVCHAIN_GPUS_GIVEN="1")
 else:
     workflow.global_resources.setdefault("gpu", PLAN.gpus)
     workflow.global_resources.setdefault("mem_mb", host_memory_mb())

@@ -35,7 +35,7 @@ GRACE_SECONDS = 25.0  # for orphans, from SIGTERM to SIGKILL
 QUEUE_SECONDS = 60.0  # a queue that does not answer is no reason to wait longer
 LOOKS = {"--lint", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary", "-S", "--detailed-summary", "-D", "--report", "--containerize",
          "--list-rules", "--list", "-l", "--list-target-rules", "--lt", "--list-changes", "--list-input-changes", "--list-params-changes",
-         "--list-untracked", "--print-compilation", "--archive", "--generate-unit-tests"}  # fmt: skip
+         "--list-untracked", "--print-compilation", "--archive", "--generate-unit-tests", "doctor", "estimate", "verify"}  # fmt: skip
 _held: list[int] = []
 
 

@@ -24,6 +24,11 @@ def get_weights(checkpoint):
     return paths.MODEL.format(model=PLAN.weights_of(checkpoint))
 
 
+def growing(amount):
+    """Memory or minutes of a job: each further attempt (`retries` of a profile) gets as much more."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def get_all(template):
     """One path per planned checkpoint and evaluation."""
     return [

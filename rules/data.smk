@@ -22,8 +22,8 @@ rule source:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         downloads=paths.DOWNLOADS,
@@ -51,7 +51,7 @@ rule rewrite_chains:
     resources:
         mem_mb=lambda wildcards: 2000
         + served_memory(PLAN.chains_spec(wildcards.chains)),
-        runtime=240,
+        runtime=growing(240),
         gpu=lambda wildcards: served_gpus(PLAN.chains_spec(wildcards.chains)),
         nodes=1,
         api=1,
@@ -93,8 +93,8 @@ rule mix_dataset:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         spec=lambda wildcards: spec_json(PLAN.dataset_spec(wildcards.recipe)),
@@ -122,8 +122,8 @@ rule compared_benchmark:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         downloads=paths.DOWNLOADS,
@@ -149,8 +149,8 @@ rule contamination:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
         gpu=0,
     params:
         spec=spec_json(PLAN.contamination_spec()),
@@ -173,8 +173,8 @@ rule contamination_table:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
         gpu=0,
     params:
         matches=named(PLAN.recipes, paths.MATCHES, "recipe"),
@@ -201,8 +201,8 @@ rule dataset_card:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
         gpu=0,
     params:
         version=versions.CARD,
@@ -233,8 +233,8 @@ rule export_dataset:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         spec=lambda wildcards: spec_json(PLAN.export_spec(wildcards.recipe)),
@@ -259,8 +259,8 @@ rule guard_report:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         folder=lambda wildcards, output: str(Path(output.page).parent),
@@ -282,8 +282,8 @@ rule publish:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
         gpu=0,
     params:
         spec=spec_json(PLAN.publish_spec()),

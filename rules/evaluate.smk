@@ -27,8 +27,8 @@ rule prompts:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         downloads=paths.DOWNLOADS,
@@ -61,7 +61,7 @@ rule attack:
     resources:
         mem_mb=lambda wildcards: 2000
         + served_memory(PLAN.prompts_spec(wildcards.evaluation)),
-        runtime=120,
+        runtime=growing(120),
         gpu=lambda wildcards: served_gpus(PLAN.prompts_spec(wildcards.evaluation)),
         nodes=1,
         api=1,
@@ -98,7 +98,7 @@ rule attack_again:
     resources:
         mem_mb=lambda wildcards: 2000
         + served_memory(PLAN.prompts_spec(wildcards.evaluation)),
-        runtime=120,
+        runtime=growing(120),
         gpu=lambda wildcards: served_gpus(PLAN.prompts_spec(wildcards.evaluation)),
         nodes=1,
         api=1,
@@ -167,8 +167,8 @@ rule collect_responses:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         spec=lambda wildcards: spec_json(
@@ -200,8 +200,8 @@ rule view_responses:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
         gpu=0,
     params:
         spec=lambda wildcards: spec_json(PLAN.view_spec(wildcards.evaluation)),
@@ -264,8 +264,8 @@ rule judge_report:
         gpu=lambda wildcards: gpus_for(
             max(map(PLAN.judge_gpus, PLAN.evaluations), default=0)
         ),
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         data=PLAN.config.evaluation.judge_data or "",
         judges=PLAN.further_judges(),

@@ -62,8 +62,8 @@ rule score:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
         gpu=0,
     params:
         results=lambda wildcards, output: str(Path(output.scores).parent),
@@ -131,8 +131,8 @@ rule report:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
         gpu=0,
     params:
         results=lambda wildcards, output: str(Path(output.page).parent),
@@ -167,8 +167,8 @@ rule explorer:
     conda:
         "../envs/control.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
         gpu=0,
     params:
         folder=lambda wildcards, output: str(Path(output.page).parent),

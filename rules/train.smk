@@ -22,7 +22,7 @@ rule fetch_model:
         "../envs/control.yaml"
     resources:
         mem_mb=lambda wildcards: PLAN.model(wildcards.model).memory_gb * 1000,
-        runtime=120,
+        runtime=growing(120),
         gpu=0,
     params:
         spec=lambda wildcards: spec_json(PLAN.model_spec(wildcards.model)),

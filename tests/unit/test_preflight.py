@@ -118,7 +118,9 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert code == 1 and "cannot write" in told and "Traceback" not in told
 
 
-@pytest.mark.parametrize(("line", "looks"), [("--cores all", False), ("--summary", True), ("--report=r.html", True), ("--nolock -j1", True)])
+@pytest.mark.parametrize(
+    ("line", "looks"), [("--cores all", False), ("--summary", True), ("--report=r.html", True), ("--nolock -j1", True), ("--cores 1 doctor", True)]
+)
 def test_looking_takes_no_lock(line: str, looks: bool) -> None:
     assert preflight.only_looks(line.split()) is looks
 

@@ -15,11 +15,15 @@ from test_dag import ROOT
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Outcome:
+def installed() -> None:
     if lacking := slurm.missing():
         if os.environ.get("CI"):
             pytest.fail(f"{', '.join(lacking)} not found: in CI SLURM has to be installed (make slurm)")
         pytest.skip(f"{', '.join(lacking)} not found: install SLURM (make slurm) to run these tests")
+
+
+@pytest.fixture(scope="module")
+def outcome(installed: None, tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Outcome:
     return run(tmp_path_factory.mktemp("slurm"), small_model)
 
 
@@ -62,6 +66,19 @@ def test_a_training_on_two_nodes_has_one_launcher_on_each(outcome: Outcome) -> N
     for rank in (0, 1):
         assert f"node {rank} of 2, the first one at {slurm.NODES[0]}:" in log
     assert log.count("GPUs here: 0,1,2,3,4,5,6,7") == 2 and "2 process(es)" in log
+
+
+def test_an_interactive_shell_shares_out_the_cards_of_its_allocation(installed: None, tmp_path: Path) -> None:
+    """Two jobs at once in a shell on the node; in the shell of the login node, which has no cards, one paragraph says where they are."""
+    gpurun = f"{sys.executable} {ROOT}/scripts/gpurun 1 sh -c"
+    jobs = f"{gpurun} 'echo $CUDA_VISIBLE_DEVICES; sleep 2' & {gpurun} 'echo $CUDA_VISIBLE_DEVICES; sleep 2' & wait"
+    with slurm.Cluster(tmp_path / "cluster") as cluster:
+        taken = cluster.submit("sleep 60", "--gpus=3", f"--nodelist={slurm.NODES[0]}")
+        cluster.wait(taken, ("RUNNING",))
+        allocate = ["salloc", "--ntasks=1", "--cpus-per-task=2", "--mem=100", "--gpus=2", f"--nodelist={slurm.NODES[0]}"]
+        assert sorted(cluster.ask(*allocate, "srun", "sh", "-c", jobs).split()) == ["3", "4"]
+        login = subprocess.run([*allocate, "sh", "-c", f"{gpurun} true"], env=cluster.environment, capture_output=True, text=True, timeout=60)
+    assert login.returncode == 1 and "srun --pty bash" in login.stderr
 
 
 def test_the_rule_asks_for_two_nodes_as_that_training_did(tmp_path: Path) -> None:
