@@ -6,6 +6,7 @@ A reader sees the old file or the whole new file, never a mixture: rows go to a 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import logging
@@ -67,6 +68,7 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[Any]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         with open(temporary, "wb") if binary else open(temporary, "w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
@@ -81,6 +83,17 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[Any]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files of `path` whose process is gone: a kill -9 leaves one behind."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        try:
+            os.kill(int(old.name.split(".")[-2]), 0)
+        except ProcessLookupError:
+            old.unlink(missing_ok=True)
+        except (ValueError, OverflowError, PermissionError):
+            continue  # not one of ours, or another user's process
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -177,21 +177,54 @@ def damaged_line(path: Path) -> int | None:
         raise StorageError(f"cannot read {path}: {error.strerror}.") from error
 
 
-def read_store(path: Path) -> dict[str, Any]:
+class StoreView(Mapping[str, Any]):
+    """What a store held when it was opened: memory holds places, values are read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._places: dict[bytes, tuple[int, int]] = {}
+        try:
+            self._file = open(self.path, "rb")  # noqa: SIM115  # as long as the view lives
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}. Run the rule that fills it.") from error
+        end = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            entry = _decode(line[:-1])
+            if entry is None:
+                self._file.close()
+                raise StorageError(f"{path}, line {number}: checksum mismatch, the file is damaged. Delete that line or the file, then run again.")
+            self._places.setdefault(_short(entry["key"]), (end, len(line)))
+            end += len(line)
+
+    def _entry(self, place: tuple[int, int]) -> dict[str, Any]:
+        entry = _decode(os.pread(self._file.fileno(), place[1], place[0])[:-1])
+        if entry is None:
+            raise StorageError(f"{self.path}, byte {place[0]}: checksum mismatch, the file was changed while in use. Run again to see which line.")
+        return entry
+
+    def __getitem__(self, key: str) -> Any:
+        return self._entry(self._places[_short(key)])["value"]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and _short(key) in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._entry(place)["key"] for place in self._places.values())
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+
+
+def read_store(path: Path) -> StoreView:
     """Return what a store holds, without its lock: a writer may be appending. A half-written last line is left out.
 
     Raises:
         StorageError: there is no such store, or a whole line is damaged.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}. Run the rule that fills it.") from error
-    whole = data.split(b"\n")[:-1]
-    values: dict[str, Any] = {}
-    for number, line in enumerate(whole, start=1):
-        entry = _decode(line)
-        if entry is None:
-            raise StorageError(f"{path}, line {number}: checksum mismatch, the file is damaged. Delete that line or the file, then run again.")
-        values.setdefault(entry["key"], entry["value"])
-    return values
+    return StoreView(path)

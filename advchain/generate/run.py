@@ -93,7 +93,7 @@ def write_responses(prompts: Path, store: Path, checkpoint: Path, output: Path, 
 
 def _sets(finished: Mapping[str, Any], spec: GenerateSpec) -> list[tuple[EngineName, Precision]]:
     """Engines and precisions that filled the store, the latest first: another machine may have, and answers of two are never mixed."""
-    found = dict.fromkeys((value["engine"], value["precision"]) for value in reversed(list(finished.values())))
+    found = dict.fromkeys(reversed([(value["engine"], value["precision"]) for value in finished.values()]))
     return [(engine, precision) for engine, precision in found if spec.engine in ("auto", engine) and spec.precision in ("auto", precision)]
 
 

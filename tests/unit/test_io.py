@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from advchain.errors import DataError, StorageError
-from advchain.io import Rejects, atomic_write, new_folder, read_jsonl, read_records, sha256_file, write_jsonl, write_stage
+from advchain.io import Rejects, atomic_write, new_folder, read_jsonl, read_records, sha256_file, write_json, write_jsonl, write_stage
 from advchain.records import Chain
 from advchain.store import Store, make_key
 
@@ -182,3 +183,12 @@ def test_a_full_disk_is_told_as_one_however_a_library_says_it(tmp_path: Path, er
     with pytest.raises(StorageError, match=r"cannot make .*out: No space left on device"), new_folder(tmp_path / "out"):
         raise error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Only its own, and only of processes that are gone."""
+    gone, running, other = (tmp_path / name for name in (".a.json.4194305.tmp", f".a.json.{os.getppid()}.tmp", ".b.json.4194305.tmp"))
+    for path in (gone, running, other):
+        path.write_text("half")
+    write_json(tmp_path / "a.json", {})
+    assert not gone.exists() and running.exists() and other.exists()

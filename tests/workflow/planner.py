@@ -77,7 +77,8 @@ def run(folder: Path, configs: Sequence[Path], targets: Sequence[str] = (), *, d
     """Plan, or with `dry=False` finish hollowly, what `snakemake --configfile <configs> <targets>` would run in `folder`; what did run is returned as well."""
     ExecutorPluginRegistry().register_plugin("hollow", sys.modules[__name__])
     folder.mkdir(parents=True, exist_ok=True)
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, show_failed_logs=False)) as api:
+    quiet = {Quietness.RULES, Quietness.PROGRESS} if dry else {Quietness.ALL}  # the first is `-n -q`, which does not go through the jobs once more
+    with SnakemakeApi(OutputSettings(quiet=quiet, show_failed_logs=False)) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=2, resources={"gpu": 8, "mem_mb": 10**9}),
             config_settings=ConfigSettings(configfiles=list(configs), config=dict(overrides or {})),
