@@ -11,6 +11,7 @@ from advchain.io import code_hash
 from advchain.report.contrasts import Contrast, better, heading
 from advchain.report.grid import groups
 from advchain.report.markup import Table, fragment
+from advchain.report.plots import ENDINGS
 from advchain.report.provenance import Manifest, protocol
 from advchain.report.tables import STRING_MATCHES
 from advchain.specs import ReportSpec, TableName
@@ -37,13 +38,13 @@ def page(
     """Return the whole page. `figures` are inline SVGs by name."""
     sections = {
         "Findings": findings(spec, contrasts) + '<div class="plots">' + "".join(_figure(name, figures[name]) for name in HEADLINES) + "</div>",
-        "Tables": "".join(fragment(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
-        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio"))
+        "Tables": "".join(_table(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
+        "Comparisons": "".join(_table(tables[name]) for name in ("contrasts", "drift", "paper", "ratio"))
         + _folded(tables["drift_contrasts"])
         + _folded(tables["claims"]),
         "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if name not in HEADLINES) + "</div>",
         "Checks": "".join(_folded(tables[name]) for name in ("health", "variance", "scorers", "judges", "agreement", "corrected", "curves")),
-        "Protocol": _protocol(spec, manifests) + fragment(tables["costs"]),
+        "Protocol": _protocol(spec, manifests) + _table(tables["costs"]),
         "Deviations": _deviations(spec),
         "Provenance": _cards(spec) + _folded(tables["provenance"]),
     }
@@ -129,12 +130,23 @@ def _figure(name: str, svg: str) -> str:
     """The figure with its caption; a sentence where there was nothing to plot."""
     if not svg.startswith("<svg"):
         return svg + "\n"
-    label = f'<svg role="img" aria-label="{html.escape(name)}"'
-    return f'<figure id="figure-{name}">{svg.replace("<svg", label, 1)}<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>\n'
+    caption = html.escape(CAPTIONS[name])
+    shown = svg.replace("<svg", f'<svg role="img" aria-label="{name.replace("_", " ")}: {caption}"', 1)
+    return f'<figure id="figure-{name}">{shown}<figcaption>{caption} {_files("figures", name, ENDINGS)}</figcaption></figure>\n'
+
+
+def _table(table: Table) -> str:
+    """The table as its own file has it, with links to its other forms."""
+    return fragment(table).replace("</figure>", f"<p>{_files('tables', table.name, ('csv', 'tex'))}</p></figure>" if table.rows else "</figure>")
+
+
+def _files(folder: str, name: str, endings: Sequence[str]) -> str:
+    links = " ".join(f'<a href="{folder}/{name}.{ending}">{ending.upper()}</a>' for ending in endings)
+    return f'<small class="files">{links}</small>'
 
 
 def _folded(table: Table) -> str:
-    return f"<details><summary>{html.escape(table.title)}</summary>\n{fragment(table)}</details>\n"
+    return f"<details><summary>{html.escape(table.title)}</summary>\n{_table(table)}</details>\n"
 
 
 def _protocol(spec: ReportSpec, manifests: Sequence[Manifest]) -> str:
