@@ -22,6 +22,7 @@ CAPTIONS = {
     "forest_chains": "Right of the line is better for the first method. Where two scorers stand on different sides, the difference is the scorer's.",
     "recovery": "The first step scorer. Chains with a bad step that come back to a good one (hijacked ones: after the forced steps). 95 % intervals.",
     "drift": "The first step scorer. All chains, none selected; of hijacked ones only the model's own steps. Bands are 95 % intervals over prompts.",
+    "conditions": "The paper shows chains that begin good and end bad. Dashed: what that selection alone makes of the same steps in random order.",
     "ratio": "Training sets of one size and learning rate that differ in their share. Means over the sets of a kind, bands are 95 % intervals.",
     "size": "Training sets of one T-C share and learning rate that differ in size. Means over the sets of a kind, bands are 95 % intervals.",
     "rate": "One method, several learning rates. Means over the sets of a kind, bands are 95 % intervals.",
