@@ -1,18 +1,24 @@
 """AdvChain: STAR chains in, tables out. `snakemake --cores all` runs config/config.yaml; `--configfile config/paper.yaml` the paper's grid."""
 
+import gc
 import json
+import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
+from snakemake.dag import DAG
 from snakemake.utils import min_version
 
-from advchain import cli, paths, versions
+from advchain import cli, paths, preflight, versions
 from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
-from advchain.errors import AdvChainError
+from advchain.errors import AdvChainError, ConfigError
+from advchain.files import expand_variables
 from advchain.plan import Plan
 from advchain.report.terminal import terminal_text
+from advchain.reruns import deciding
 from advchain.specs import served_in
 
 min_version("9.27")
@@ -26,15 +32,37 @@ CONFIG_FILES = list(workflow.config_settings.configfiles) or [
     ROOT / "config" / "config.yaml"
 ]
 
+# A job of a cluster sees other cards than the machine that planned it: what `auto` meant there goes with it.
+PLANNED = (
+    json.loads(os.environ.get("ADVCHAIN_PLANNED", "{}")) if workflow.remote_exec else {}
+)
+
 try:
-    PLAN = Plan(load_config(CONFIG_FILES, dict(workflow.config_settings.config)))
+    cli.write_privately()
+    PLAN = Plan(
+        load_config(CONFIG_FILES, dict(workflow.config_settings.config) | PLANNED)
+    )
+    if workflow.is_main_process and not workflow.output_settings.dryrun:
+        if not preflight.only_looks(sys.argv):
+            preflight.begin(Path.cwd())
 except AdvChainError as error:
     sys.exit(f"error: {error}")
 
+os.environ["ADVCHAIN_PLANNED"] = json.dumps(
+    {"gpus": PLAN.gpus, "hardware": PLAN.hardware_name}
+)
+
+# A job that a cluster's scheduler started has its GPUs from it; a local job takes them through gpurun's locks, inside an allocation, too.
 # Plain `--cores all` would start two 8-GPU jobs at once, or three trainings where memory holds two: bound both on this node.
 # `--resources gpu=N mem_mb=M` still wins.
-workflow.global_resources.setdefault("gpu", PLAN.gpus)
-workflow.global_resources.setdefault("mem_mb", host_memory_mb())
+if workflow.remote_exec:
+    os.environ["ADVCHAIN_GPUS_GIVEN"] = "1"
+else:
+    workflow.global_resources.setdefault("gpu", PLAN.gpus)
+    workflow.global_resources.setdefault("mem_mb", host_memory_mb())
+
+# SIGTERM (preemption, a time limit) is for the program: it keeps what it has and ends. The shell and tee around it wait for that.
+shell.prefix("set -euo pipefail; trap '' TERM; ")
 
 
 include: "rules/common.smk"
@@ -42,6 +70,7 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/operations.smk"
 
 
 localrules:
@@ -51,9 +80,12 @@ localrules:
     export,
     publish,
     checkpoints,
+    doctor,
     estimate,
+    verify,
     responses,
-    verdicts,
+    evaluate,
+    tables,
 
 
 rule all:
@@ -64,6 +96,9 @@ rule all:
         paths.EXPLORER,
         [paths.CONTAMINATION] if PLAN.recipes else [],
         expand(paths.DATASET_CARD, recipe=PLAN.recipes),
+        # Small and dear: one that was deleted is made again. Weights are neither: who deletes them to save space does not train again.
+        get_all(paths.RESPONSES),
+        get_all(paths.VERDICTS),
 
 
 rule chains:
@@ -92,9 +127,26 @@ rule responses:
         get_all(paths.RESPONSES),
 
 
-rule verdicts:
+rule evaluate:
     input:
         get_all(paths.VERDICTS),
+
+
+rule tables:
+    input:
+        paths.REPORT,
+        paths.SUMMARY,
+
+
+# `snakemake model_qwen3-0.6b`, `method_advchain`, `benchmark_xstest`: one part of the grid up to its verdicts, without the tables.
+for part, jobs in PARTS.items():
+
+    rule:
+        name:
+            part
+        input:
+            jobs,
+        localrule: True
 
 
 STARTED = time.time()

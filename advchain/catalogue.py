@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -117,6 +118,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: a mapping of settings is expected, found {'an empty file' if value is None else type(value).__name__}.")
     return value
+
+
+def line_of(path: Path, keys: Sequence[int | str]) -> int | None:
+    """Return the line (from 1) of a setting in a YAML file, or None where the file does not have it."""
+    node, line = yaml.compose(path.read_text(encoding="utf-8"), Loader=_StrictLoader), None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == str(key)), None)
+            line, node = (found[0].start_mark.line + 1, found[1]) if found else (None, None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            return line  # deeper than the file is: a union's branch, or what stands there is no mapping
+        if node is None:
+            return None
+    return line
 
 
 @cache

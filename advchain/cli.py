@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from advchain.errors import AdvChainError, ConfigError
+
+STOPPED = 128 + signal.SIGTERM  # exit code of a stage that was asked to stop: it did not finish, and goes on when it is run again
 
 
 def start_logging() -> None:
@@ -18,16 +23,50 @@ def start_logging() -> None:
     logging.getLogger("advchain").setLevel(os.environ.get("ADVCHAIN_LOG", "INFO").upper())
 
 
+def write_privately() -> None:
+    """Let nobody else read what is written from here on: harmful text is among it. ADVCHAIN_UMASK (octal, e.g. 007 for a group) says otherwise."""
+    mask = os.environ.get("ADVCHAIN_UMASK", "077")
+    try:
+        os.umask(int(mask, 8) & 0o777)
+    except ValueError:
+        raise ConfigError(f"environment variable ADVCHAIN_UMASK: '{mask}' is no file mode mask in octal digits, such as 077 or 007.") from None
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; print an AdvChainError as one paragraph and exit 1, let bugs keep their traceback."""
     start_logging()
+    signal.signal(signal.SIGTERM, _stop)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr goes to a log file; set it to 0 to see them
     try:
+        write_privately()
         main()
     except AdvChainError as error:
         width = 100 if sys.stderr.isatty() else 10_000
         sys.stderr.write("\n" + textwrap.fill(f"error: {error}", width=width, break_long_words=False, break_on_hyphens=False) + "\n")
         sys.exit(1)
+    except SystemExit as end:
+        if end.code != STOPPED:
+            raise
+        logging.shutdown()
+        os._exit(STOPPED)  # everything is kept and closed; taking torch apart in memory would cost seconds of the grace
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Leave at once, through every `finally` and `with`: stores hold each finished row already, temporary files go, engines end (RELIABILITY B11)."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers ask more than once
+    os.write(2, b"asked to stop (SIGTERM); what is finished is kept, the next run goes on from there\n")
+    raise SystemExit(STOPPED)
+
+
+@contextmanager
+def stop_noted() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM only be noted inside, for work that ends at points of its own; gives a function that says whether it came."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def put_on_path(root: Path) -> None:

@@ -6,28 +6,16 @@ start from another one with `extends:`.
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import types
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from advchain.catalogue import read_yaml
-from advchain.errors import ConfigError, did_you_mean
+from advchain.catalogue import line_of, read_yaml
+from advchain.errors import ConfigError
+from advchain.settings import NAME, Section, names, paragraph
 from advchain.specs import LoraSpec, Origin, Sampling, TableName, View
-
-CONFIG_FILES = "config"
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
-
-class Section(BaseModel):
-    """Strict and immutable; unknown keys are errors with a suggestion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class DataConfig(Section):
@@ -117,7 +105,7 @@ class AttackConfig(Section):
     reference: dict[Literal["model", "method", "run"], str] | None = Field(None, description="or a checkpoint whose responses are attacked, as in the paper")
     benchmarks: list[str] = Field([], description="the evaluations whose responses the reference gave; without one, those whose prompts are attacked")
     after: str | None = Field(None, description="or another attack: each checkpoint's own responses to it are attacked once more")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
 
 
 class EvaluationConfig(Section):
@@ -136,6 +124,7 @@ class EvaluationConfig(Section):
     top_k: int | None = None
     max_new_tokens: int | None = Field(None, ge=1)
     num_samples: int | None = Field(None, ge=1)
+    repetition_penalty: float | None = Field(None, gt=0, description="1.2 in STAR-1's protocol; it distorts long chains, so there is none by default")
 
 
 class EvaluateConfig(Section):
@@ -152,8 +141,13 @@ class EvaluateConfig(Section):
         {}, description="kind of set -> judges; the first of a measure is primary"
     )
     max_unparsed_share: float = Field(0.01, ge=0, le=1)
-    judge_data: str | None = Field(None, description="folder of labelled sets, or a labelled CSV of yours: `snakemake judge_report` measures the judges on it")
+    judge_data: str | None = Field(None, description="a labelled CSV of yours, or a folder of public sets: judges are measured on it, the report prints it")
     benchmarks: dict[str, EvaluationConfig]
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return names(value)
 
 
 class Block(Section):
@@ -184,6 +178,11 @@ class ContaminationConfig(Section):
     embedding_model: str | None = Field(None, description="folder of a local sentence-embedding model; ${VARIABLES} are expanded")
     also: dict[str, ComparedConfig] = Field({}, description="further benchmark files to compare with")
 
+    @field_validator("also")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return names(value)
+
 
 class PublishConfig(Section):
     """`snakemake publish` uploads the exported training sets; it refuses until both are set."""
@@ -196,13 +195,13 @@ class PublishConfig(Section):
 class Config(Section):
     """The whole config file."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=f"^{NAME}$")
     seed: int = 2024
     gpus: int | Literal["auto"] = Field("auto", description="GPUs of one node; auto: those of `hardware`, else of this machine, none is fine")
     hardware: str = Field("auto", description="machine of config/hardware.yaml that trainings are planned for; auto: by the name of this machine's card")
     data: DataConfig = DataConfig()
     sources: dict[str, SourceConfig]
-    chains: dict[str, ChainsConfig] = {}
+    chains: dict[str, ChainsConfig] = Field({})
     contamination: ContaminationConfig = ContaminationConfig()
     publish: PublishConfig = PublishConfig()
     train: TrainConfig = TrainConfig()
@@ -212,10 +211,7 @@ class Config(Section):
     @field_validator("sources", "chains", "grid")
     @classmethod
     def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in value:
-            if not re.match(NAME, name):
-                raise ValueError(f"'{name}' is not a name: use letters, digits, '.', '_' and '-'")
-        return value
+        return names(value)
 
 
 def load_config(files: list[Path], overrides: dict[str, Any] | None = None) -> Config:
@@ -228,11 +224,26 @@ def load_config(files: list[Path], overrides: dict[str, Any] | None = None) -> C
     for path in files:
         merged = _merge(merged, _read_extended(Path(path)))
     merged = _merge(merged, {key: value for key, value in (overrides or {}).items() if key != "extends"})
-    where = ", ".join(str(path) for path in files)
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(paragraph(error, where, Config)) from None
+        raise ConfigError(paragraph(error, lambda place: _where(files, place), Config)) from None
+
+
+def _where(files: list[Path], place: tuple[int | str, ...]) -> str:
+    """Name file and line of a setting: the last file that has it, those it extends included."""
+    for path in reversed(files):
+        for source in _sources(Path(path)):
+            line = line_of(source, place)
+            if line is not None:
+                return f"{source}, line {line}"
+    return ", ".join(str(path) for path in files)
+
+
+def _sources(path: Path) -> list[Path]:
+    """A config file and what it extends, the nearest first."""
+    parent = read_yaml(path).get("extends")
+    return [path, *_sources(path.parent / str(parent))] if parent else [path]
 
 
 def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -251,44 +262,6 @@ def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         known = merged.get(key)
         merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
     return {key: value for key, value in merged.items() if value is not None}
-
-
-def paragraph(error: ValidationError, where: str, kind: type[BaseModel]) -> str:
-    """Turn pydantic's report into one paragraph: place, value, what is allowed."""
-    problems = error.errors()
-    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    place = ".".join(str(part) for part in first["loc"])
-    more = f" ({len(problems) - 1} more problems follow once this is mended.)" if len(problems) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(kind, first["loc"][:-1])
-        return f"{where}: {place}: unknown key '{first['loc'][-1]}'; {did_you_mean(str(first['loc'][-1]), known)}{more}"
-    if first["type"] == "missing":
-        return f"{where}: {place}: this setting is required.{more}"
-    shown = json.dumps(first["input"], ensure_ascii=False, default=str)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return f"{where}: {place}: {first['msg']}; the value given is {shown}.{more}"
-
-
-def _known_keys(kind: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Field names (aliases where there are any) of the section at `location`."""
-    for part in location:
-        kind = _section_of(kind)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            field = next((f for name, f in kind.model_fields.items() if part in (name, f.alias)), None)
-            kind = field.annotation if field else None
-        elif typing.get_origin(kind) in (dict, list):
-            kind = typing.get_args(kind)[-1]
-    kind = _section_of(kind)
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-        return []
-    return [field.alias or name for name, field in kind.model_fields.items()]
-
-
-def _section_of(kind: Any) -> Any:
-    """`Section | None` -> `Section`."""
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return next((arg for arg in typing.get_args(kind) if arg is not type(None)), kind)
-    return kind
 
 
 def json_schema() -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from advchain import catalogue
-from advchain.config import CONFIG_FILES, Section, paragraph
 from advchain.errors import ConfigError
 from advchain.estimate.shapes import Shape
+from advchain.settings import CONFIG_FILES, NAME, Section, paragraph
 from advchain.specs import Steps
 
 E = TypeVar("E", bound=Section)
@@ -32,12 +34,12 @@ class HardwareEntry(Section):
     """A machine: its cards, how fast they compute and talk, and the environment of a training on it."""
 
     title: str
-    match: str | None = Field(None, description="part of the driver's name of the card, for `hardware: auto`")
+    match: str | None = Field(None, description="regular expression found in the driver's name of the card, for `hardware: auto` and for MFU")
     gpus: int = Field(ge=0, description="cards of one node")
     gib: float = Field(description="memory of one card")
     usable_gib: float
     memory_gb_per_s: float
-    tflops: float
+    tflops: float = Field(description="dense bf16 with fp32 accumulation, from the maker's data sheet")
     mfu: float = Field(gt=0, le=1)
     bus_gb_per_s: float = 10.0
     network_gb_per_s: float = 1.0
@@ -161,17 +163,39 @@ class JudgeEntry(Section):
     gpus: int = Field(0, description="GPUs that the judge takes where there are any")
 
 
+@cache
+def _parsed(name: str, key: str, kind: type[Section]) -> Section:
+    return kind.model_validate(catalogue.catalogue(name)[key])
+
+
 def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
     """Return one typed catalogue entry.
 
     Raises:
         ConfigError: unknown name, or an entry that does not fit; names file and key.
     """
-    value = catalogue.entry(name, key, where)
+    catalogue.entry(name, key, where)
+    if not re.fullmatch(NAME, key):
+        raise ConfigError(f"{CONFIG_FILES}/{name}.yaml: '{key}' is not a name: use letters, digits, '.', '_' and '-', a letter or digit first.")
     try:
-        return kind.model_validate(value)
+        found = _parsed(name, key, kind)
+        assert isinstance(found, kind)
+        return found
     except ValidationError as error:
         raise ConfigError(paragraph(error, f"{CONFIG_FILES}/{name}.yaml: {key}", kind)) from None
+
+
+def card_entry(device_name: str) -> str | None:
+    """Return the entry of config/hardware.yaml that knows a card by the driver's name of it; None: no entry does.
+
+    >>> card_entry("NVIDIA GeForce RTX 4090"), card_entry("NVIDIA H100 80GB HBM3"), card_entry("NVIDIA H100 PCIe"), card_entry("NVIDIA RTX A1000")
+    ('rtx4090x8', 'h100', None, None)
+    """
+    for name in catalogue.catalogue("hardware"):
+        pattern = read_entry("hardware", name, HardwareEntry, "hardware").match
+        if pattern and re.search(rf"\b(?:{pattern})\b", device_name):
+            return name
+    return None
 
 
 def method_entry(key: str, where: str) -> MethodEntry:

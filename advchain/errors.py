@@ -38,6 +38,10 @@ class EngineError(AdvChainError, RuntimeError):
     """A model engine could not start, died, or gave fewer rows than asked."""
 
 
+class BusyError(AdvChainError, RuntimeError):
+    """Another run, or jobs that an earlier one left, are at work in this folder."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "known: a, b. Did you mean 'a'?" for an unknown `name`."""
     names = sorted(known)

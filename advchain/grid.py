@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from advchain import paths, specs
 from advchain.catalogue import Module, module
@@ -11,8 +14,26 @@ from advchain.config import AttackConfig, Block, Config, EvaluationConfig
 from advchain.entries import HardwareEntry, MethodEntry, ModelEntry, ServeEntry, TeacherEntry, method_entry, read_entry
 from advchain.errors import ConfigError, did_you_mean
 from advchain.estimate.hardware import hardware_name, num_cards
+from advchain.llm.endpoint import endpoint_family
 
 BASE_RUN = "released"  # the run name of what is not trained here
+KEY_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+G = TypeVar("G", bound="Grid")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def remembered(method: Callable[Concatenate[G, P], T]) -> Callable[Concatenate[G, P], T]:
+    """Compute a method's answer once per plan and arguments: rules ask for each many times per job."""
+
+    @wraps(method)
+    def asked(self: G, *args: P.args, **named: P.kwargs) -> T:
+        key = (method.__name__, args, tuple(named.items()))
+        if key not in self.known:
+            self.known[key] = method(self, *args, **named)
+        return cast(T, self.known[key])
+
+    return cast(Callable[Concatenate[G, P], T], asked)
 
 
 @dataclass(frozen=True, order=True)
@@ -56,11 +77,13 @@ class Grid:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.known: dict[Any, Any] = {}  # of `remembered`
         self.gpus = num_cards(config)
         self.hardware_name = hardware_name(config)
         self.evaluations = {name: self._evaluation(name, entry) for name, entry in config.evaluation.benchmarks.items()}
         self._cells = self._expand_grid()
         self.checkpoints = sorted(self._cells)
+        self._by_name = {(c.model, c.method, c.run): c for c in self.checkpoints}
 
     def _evaluation(self, name: str, entry: EvaluationConfig) -> Evaluation:
         where, group = f"evaluation.benchmarks.{name}", self._group(name)
@@ -116,12 +139,14 @@ class Grid:
 
     def checkpoint(self, model: str, method: str, run: str) -> Checkpoint:
         """Return the planned checkpoint of these wildcards."""
-        return next(c for c in self.checkpoints if (c.model, c.method, c.run) == (model, method, run))
+        return self._by_name[model, method, run]
 
+    @remembered
     def evaluations_of(self, checkpoint: Checkpoint) -> list[str]:
         """Names of the evaluations of one checkpoint, in config order."""
         return [name for name in self.evaluations if name in self._cells[checkpoint]]
 
+    @remembered
     def groups_of(self, checkpoint: Checkpoint) -> dict[str, list[str]]:
         """Engine-load group -> evaluations of one checkpoint."""
         groups: dict[str, list[str]] = {}
@@ -144,6 +169,7 @@ class Grid:
         """Return a method's catalogue entry."""
         return method_entry(name, "methods")
 
+    @remembered
     def teacher(self, name: str, where: str = "teachers") -> specs.TeacherSpec:
         """Return a teacher's resolved settings."""
         entry = read_entry("teachers", name, TeacherEntry, where)
@@ -152,7 +178,14 @@ class Grid:
         serve = self._serve_spec(name, entry.model, entry.serve) if entry.serve else None
         if entry.batch and not entry.base_url.startswith("http"):
             raise ConfigError(f"config/teachers.yaml: {name}: `batch` is for an endpoint with a Batch API; base_url is '{entry.base_url}'.")
-        return specs.TeacherSpec(name=name, serve=serve, **entry.model_dump(exclude={"title", "serve"}))
+        if entry.api_key_env and not KEY_VARIABLE.fullmatch(entry.api_key_env):
+            raise ConfigError(
+                f"config/teachers.yaml: {name}: api_key_env is the NAME of an environment variable (capital letters, digits, _). What stands there is not "
+                "shown, as it may be a key: put the key into the environment, and revoke it if this file was shared."
+            )
+        spec = specs.TeacherSpec(name=name, serve=serve, **entry.model_dump(exclude={"title", "serve"}))
+        endpoint_family(spec)  # an address that is none, or carries credentials, is told before any job
+        return spec
 
     def _serve_spec(self, teacher: str, model: str, serve: ServeEntry) -> specs.ServeSpec:
         entry = self.model(model)

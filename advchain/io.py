@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,6 +126,33 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+UNSEALED = "0" * 64
+SEAL = re.compile(r'  "seal": "([0-9a-f]{64})"\n}\n\Z')
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
+    """Write a manifest that proves itself and what stands with it: `files` become name -> sha256, `seal` is the hash of the whole text.
+
+    Args:
+        path: the manifest.
+        manifest: what `make_manifest` gives, and more.
+        files: further outputs of the stage, all under the manifest's folder.
+    """
+    folder = Path(path).parent
+    hashes = {Path(file).relative_to(folder).as_posix(): sha256_file(file) for file in files}
+    text = json.dumps({**manifest, "files": hashes, "seal": UNSEALED}, indent=2, ensure_ascii=False) + "\n"
+    head, _, tail = text.rpartition(UNSEALED)
+    write_text(path, head + sha256_text(text) + tail)
+
+
+def seal_holds(text: str) -> bool | None:
+    """Whether a manifest is what was written, byte for byte; None where it carries no seal."""
+    found = SEAL.search(text)
+    if found is None:
+        return None
+    return sha256_text(text[: found.start(1)] + UNSEALED + text[found.end(1) :]) == found[1]
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any] | Record]) -> int:
@@ -288,7 +317,7 @@ def write_stage(
     manifest["output"] = {"path": output.name, "sha256": sha256_file(temporary), "rows": count}
     manifest["rejects"] = {"total": len(rejects), "reasons": rejects.counts()}
     manifest["counts"] = dict(counts() if callable(counts) else counts or {})
-    write_json(manifest_path(output), manifest)
+    write_manifest(manifest_path(output), manifest, [rejects_path(output)])
     os.replace(temporary, output)
     return count
 
@@ -318,6 +347,7 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+@cache
 def code_hash() -> str:
     """Return a hash over the package's Python sources without comments and blank lines, so that a comment changes nothing."""
     digest = hashlib.sha256()

@@ -11,8 +11,10 @@ from advchain.config import Config, PeakConfig
 from advchain.entries import JudgeEntry, ModelEntry, RecipeEntry, read_entry
 from advchain.errors import ConfigError
 from advchain.estimate import profiles
-from advchain.grid import Checkpoint, Grid
+from advchain.files import expand_variables
+from advchain.grid import Checkpoint, Grid, remembered
 from advchain.llm.endpoint import endpoint_family
+from advchain.options import has_other_options
 
 VIEW_TITLE: dict[specs.View, str] = {"answer": "", "chain": " (chain judged)", "full": " (chain + answer judged)"}
 
@@ -28,6 +30,7 @@ class Plan(Grid):
         super().__init__(config)
         plan_checks.check(self)
 
+    @remembered
     def source_spec(self, name: str) -> specs.SourceSpec:
         """Spec of reading one source."""
         source = self.config.sources[name]
@@ -35,6 +38,7 @@ class Plan(Grid):
         origin = source.origin or self.config.data.origin
         return specs.SourceSpec(version=version, name=name, origin=origin, **source.model_dump(exclude={"origin"}))
 
+    @remembered
     def chains_spec(self, name: str) -> specs.ChainsSpec:
         """Spec of rewriting one chain set."""
         chains = self.config.chains[name]
@@ -47,6 +51,7 @@ class Plan(Grid):
             return specs.PeakSpec(margin=peak.margin, gate=peak.gate)
         return specs.PeakSpec(judge="api", teacher=self.teacher(peak.judge, where), margin=peak.margin, gate=peak.gate)
 
+    @remembered
     def dataset_spec(self, recipe: str) -> specs.DatasetSpec:
         """Spec of mixing one recipe; shares become whole rows by largest remainder."""
         entry = read_entry("recipes", recipe, RecipeEntry, "recipes")
@@ -100,6 +105,7 @@ class Plan(Grid):
     def _endpoint_of(self, name: str, entry: ModelEntry) -> specs.TeacherSpec | None:
         return self.teacher(entry.endpoint, f"config/models.yaml: {name}: origin") if entry.endpoint else None
 
+    @remembered
     def train_choice(self, model: str) -> profiles.Choice:
         """Profile, cards and packs of a training of one model: what the config sets, the rest chosen by the memory model."""
         entry, train = self.model(model), self.config.train
@@ -139,6 +145,7 @@ class Plan(Grid):
             **settings,
         )
 
+    @remembered
     def prompts_spec(self, name: str) -> specs.PromptsSpec:
         """Spec of loading one benchmark or building one attack."""
         evaluation = self.evaluations[name]
@@ -184,6 +191,7 @@ class Plan(Grid):
             sampling={name: self.sampling(checkpoint, name) for name in evaluations},
         )
 
+    @remembered
     def judges_of(self, name: str) -> list[str]:
         """Judges of one evaluation: its own, else its kind's, else its file's default. A mirror attack on benign prompts is judged as they are."""
         evaluation = self.evaluations[name]
@@ -191,6 +199,7 @@ class Plan(Grid):
         kind: Any = "over_refusal" if constants["NATURE"] == "benign" and constants["TABLE"] != "reasoning" else constants["TABLE"]
         return list(evaluation.config.judges or self.config.evaluation.judges.get(kind) or constants["JUDGES"])
 
+    @remembered
     def judge_spec(self, name: str, where: str = "judges") -> specs.JudgeSpec:
         """Resolved settings of one judge."""
         entry = read_entry("judges", name, JudgeEntry, where)
@@ -198,14 +207,24 @@ class Plan(Grid):
         teacher = self.teacher(entry.teacher, f"config/judges.yaml: {name}") if entry.teacher else None
         return specs.JudgeSpec(version=version, name=name, kind=entry.kind, options=entry.options, teacher=teacher)
 
+    @cached_property
+    def own_labels(self) -> str | None:
+        """A file with labels of the user's own, where `judge_data` is one; None for a folder of public sets."""
+        data = self.config.evaluation.judge_data
+        path = expand_variables(data, "evaluation.judge_data") if data else ""
+        return path if path.endswith(".csv") else None
+
+    def measured_judges(self) -> list[specs.JudgeSpec]:
+        """Every judge of harm or refusal of this config, as it is set: what the figures of `judge_report` depend on."""
+        used = dict.fromkeys(judge for name in self.evaluations for judge in self.judges_of(name))
+        return [self.judge_spec(name) for name in used if self._measures(name) in ("harm", "refusal")]
+
     def further_judges(self) -> list[str]:
         """Judges of harm or refusal of this config that are no offline default: what `judge_report` measures beside those."""
-        used = dict.fromkeys(judge for name in self.evaluations for judge in self.judges_of(name))
-        entries = {name: read_entry("judges", name, JudgeEntry, "judges") for name in used}
         known = {"embedded_guard", "embedded_refusal", "string_match", "refusal_phrases"}
-        measured = {name: module("judges", entry.kind, f"judges.{name}").constants.get("MEASURES") for name, entry in entries.items()}
-        return [name for name, entry in entries.items() if entry.kind not in known and measured[name] in ("harm", "refusal")]
+        return [spec.name for spec in self.measured_judges() if spec.kind not in known or has_other_options("judges", spec.kind, spec.options)]
 
+    @remembered
     def judge_stage_spec(self, name: str) -> specs.JudgeStageSpec:
         """Spec of judging one evaluation's responses."""
         judges = tuple(self.judge_spec(judge) for judge in self.judges_of(name))
@@ -222,6 +241,7 @@ class Plan(Grid):
         """Spec of showing the judges something else than the answer."""
         return specs.ViewSpec(version=versions.VIEW, view=self.view(name))
 
+    @remembered
     def judge_gpus(self, name: str) -> int:
         """GPUs that the hungriest judge of an evaluation takes."""
         return max((read_entry("judges", judge, JudgeEntry, "judges").gpus for judge in self.judges_of(name)), default=0)
@@ -232,6 +252,7 @@ class Plan(Grid):
 
     # ---------------------------------------------------------------- the report
 
+    @remembered
     def evaluation_infos(self) -> dict[str, specs.EvaluationInfo]:
         """How the report names and places each evaluation."""
         infos = {}
@@ -254,6 +275,7 @@ class Plan(Grid):
     def _measures(self, judge: str) -> Any:
         return module("judges", read_entry("judges", judge, JudgeEntry, "judges").kind, "judges").constants["MEASURES"]
 
+    @remembered
     def checkpoint_info(self, checkpoint: Checkpoint) -> specs.CheckpointInfo:
         """How the report names one checkpoint."""
         model, method = self.model(checkpoint.model), self.method(checkpoint.method)
@@ -280,6 +302,7 @@ class Plan(Grid):
     def _kind_of(self, part: specs.RecipePart) -> str | None:
         return self.config.chains[part.chains].kind if part.chains else None
 
+    @remembered
     def score_spec(self) -> specs.ScoreSpec:
         """Spec of counting all verdicts."""
         infos = tuple(self.checkpoint_info(c) for c in self.checkpoints)
@@ -297,6 +320,7 @@ class Plan(Grid):
             checkpoints=score.checkpoints,
             judge_titles={judge: entry.title for judge, entry in entries.items()},
             judge_modules={judge: entry.kind for judge, entry in entries.items()},
+            altered_judges=tuple(judge for judge, entry in entries.items() if has_other_options("judges", entry.kind, entry.options)),
             deviations=deviations,
         )
 

@@ -8,6 +8,8 @@ from advchain.catalogue import module
 from advchain.config import AttackConfig
 from advchain.errors import ConfigError, did_you_mean
 from advchain.grid import BASE_RUN, Checkpoint, Evaluation
+from advchain.options import check_options, declared
+from advchain.specs import JudgeSpec
 
 if TYPE_CHECKING:
     from advchain.plan import Plan
@@ -49,6 +51,12 @@ def _check_endpoint(plan: Plan, checkpoint: Checkpoint) -> None:
     if model.endpoint is None:
         return
     plan.model_spec(checkpoint.model)
+    forced = [name for name in plan.evaluations_of(checkpoint) if plan.evaluations[name].attack]
+    if forced and not model.completions:
+        raise ConfigError(
+            f"grid: attack '{forced[0]}' forces the beginning of a response, and the endpoint of model '{checkpoint.model}' only takes chat messages. If it "
+            "takes rendered prompts at /completions (vLLM does), set `completions: true` in config/models.yaml; else name that block's `benchmarks`."
+        )
     if plan.method(checkpoint.method).kind != "base":
         raise ConfigError(f"grid: model '{checkpoint.model}' is behind an endpoint ({model.origin}) and can only be evaluated: give it `methods: [base]`.")
 
@@ -81,16 +89,34 @@ def _check_recipe(plan: Plan, name: str) -> None:
 def _check_evaluation(plan: Plan, name: str, evaluation: Evaluation) -> None:
     where = f"evaluation.benchmarks.{name}"
     for judge in plan.judges_of(name):
-        plan.judge_spec(judge, where)
+        _check_judge(plan, where, evaluation, plan.judge_spec(judge, where))
     attack, table = evaluation.attack, evaluation.module.constants["TABLE"]
     if plan.view(name) != "answer" and table == "reasoning":
         raise ConfigError(f"{where}.view: '{plan.view(name)}': right and wrong are read off the answer; leave `view` out.")
     if attack is None:
         _check_origin(plan, where, evaluation.config.origin, evaluation.config.path)
         return
+    _check_options("attacks", evaluation.module.name, attack.options, f"{where}.attack.options")
     _check_starts(plan, where, evaluation, attack)
     if evaluation.module.constants["ASKS"]:
         _check_disjoint_teacher(plan, where, attack)
+
+
+def _check_options(folder: str, name: str, given: dict[str, Any], where: str) -> None:
+    kind = declared(folder, name)
+    if kind is not None:
+        check_options(kind, given, where)
+
+
+def _check_judge(plan: Plan, where: str, evaluation: Evaluation, spec: JudgeSpec) -> None:
+    """Options that its file knows, an endpoint where it asks one, and something to judge in this evaluation."""
+    entry, constants = f"config/judges.yaml: {spec.name}", module("judges", spec.kind, where).constants
+    _check_options("judges", spec.kind, spec.options, f"{entry}: options")
+    if constants.get("ASKS", False) != (spec.teacher is not None):
+        what = "asks an endpoint; name one with `teacher:` (an entry of config/teachers.yaml)" if spec.teacher is None else "asks nobody; leave `teacher` out"
+        raise ConfigError(f"{entry}: a judge of kind '{spec.kind}' {what}.")
+    if constants["MEASURES"] == "correctness" and evaluation.module.constants["TABLE"] != "reasoning":
+        raise ConfigError(f"{where}.judges: '{spec.name}' tells right answers from wrong ones, and '{evaluation.module.name}' has no right answers.")
 
 
 STARTS = {

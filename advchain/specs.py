@@ -222,6 +222,7 @@ class Sampling(Spec):
     top_k: int = -1
     max_new_tokens: int = 8192
     num_samples: int = 1
+    repetition_penalty: float = Field(default=1.0, gt=0, description="1: none. Logits of tokens that are in prompt or response already are divided by it")
 
 
 class AttackSpec(Spec):
@@ -351,6 +352,8 @@ class ReportSpec(Spec):
     checkpoints: tuple[CheckpointInfo, ...]
     judge_titles: dict[str, str]
     judge_modules: dict[str, str] = Field(default={}, description="judge -> file under advchain/judges; the judge's own name if left out")
+    altered_judges: tuple[str, ...] = Field(default=(), description="judges whose options are not their file's: figures of the file are not theirs")
+    agreement: tuple[dict[str, Any], ...] = Field(default=(), description="rows of a judge report on the user's own labels, read where the report is built")
     deviations: tuple[str, ...] = ()
 
 

@@ -164,6 +164,19 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) and "key" in entry else None
 
 
+def damaged_line(path: Path) -> int | None:
+    """Return the number of a store's first damaged line, None for a sound one; a half-written last line is none. Holds one line at a time.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return next((number for number, line in enumerate(file, start=1) if line.endswith(b"\n") and _decode(line[:-1]) is None), None)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}.") from error
+
+
 def read_store(path: Path) -> dict[str, Any]:
     """Return what a store holds, without its lock: a writer may be appending. A half-written last line is left out.
 

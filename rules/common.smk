@@ -33,9 +33,46 @@ def get_all(template):
     ]
 
 
+class Parameter(str):
+    """What a job gets as text; Snakemake records `repr` and runs the job again when it changes. Only for functions: it copies other parameters."""
+
+    def __new__(cls, text, decides=""):
+        value = super().__new__(cls, text)
+        value.decides = decides
+        return value
+
+    def __repr__(self):
+        return self.decides
+
+
+def get_parts_of_grid():
+    """Name of a target -> verdicts of one model, method or benchmark."""
+    parts = {}
+    for c in PLAN.checkpoints:
+        for name in PLAN.evaluations_of(c):
+            path = paths.VERDICTS.format(evaluation=name, **vars(c))
+            for part in (f"model_{c.model}", f"method_{c.method}", f"benchmark_{name}"):
+                parts.setdefault(part, []).append(path)
+    return parts
+
+
+PARTS = get_parts_of_grid()
+
+
 def spec_json(spec):
-    """The spec as the one parameter of a job: any change of it re-runs the job, nothing else does."""
-    return spec.model_dump_json()
+    """The spec as the one parameter of a job: a change of what decides its result re-runs the job, nothing else does."""
+    return Parameter(spec.model_dump_json(), deciding(spec))
+
+
+def get_local(spec, output):
+    """The user's own file behind a source or benchmark: a changed one is read again. One that is gone re-runs nothing; who needs it, says so."""
+    if spec.origin != "local":
+        return []
+    try:
+        path = expand_variables(spec.path, spec.name)
+    except ConfigError:
+        path = spec.path
+    return path if Path(path).is_file() or Path(output).is_file() else []
 
 
 def named(names, template, key):
@@ -46,6 +83,10 @@ def named(names, template, key):
 def gpus_for(wanted):
     """GPUs a job takes: what the model needs, at most what a node has."""
     return min(wanted, PLAN.gpus)
+
+
+# A plan of thousands of jobs keeps all it makes: looking for garbage every 700 objects costs a quarter of the planning.
+gc.set_threshold(100_000, 20, 100)
 
 
 def get_served(spec):
@@ -121,6 +162,22 @@ def get_train_nodes(wildcards):
     return PLAN.train_choice(wildcards.model).nodes
 
 
+def get_if_several_nodes(wildcards, value):
+    """None leaves a resource out: one node needs none of what several do."""
+    return value if get_train_nodes(wildcards) > 1 else None
+
+
+def get_tasks_per_node(wildcards):
+    """Tasks that SLURM makes room for, one per card. The plugin wants at least two; one launcher per node is started, whatever this says."""
+    return max(2, PLAN.train_choice(wildcards.model).gpus)
+
+
+def get_cpus_per_task(wildcards):
+    """Eight cores for each card, as `threads` asks for on one node."""
+    gpus = PLAN.train_choice(wildcards.model).gpus
+    return max(1, 8 * gpus // get_tasks_per_node(wildcards))
+
+
 def get_train_processes(wildcards):
     """Processes per node."""
     return PLAN.train_choice(wildcards.model).gpus or PLAN.config.train.processes
@@ -191,8 +248,23 @@ def get_generate_spec(wildcards):
     return spec_json(get_generate_plan(wildcards))
 
 
+@cache
+def generate_plan(checkpoint, group):
+    return PLAN.generate_spec(checkpoint, PLAN.groups_of(checkpoint)[group])
+
+
 def get_generate_plan(wildcards):
-    return PLAN.generate_spec(get_checkpoint(wildcards), get_group(wildcards))
+    return generate_plan(get_checkpoint(wildcards), wildcards.group)
+
+
+@cache
+def judge_json(evaluation):
+    return spec_json(PLAN.judge_stage_spec(evaluation))
+
+
+@cache
+def judge_served(evaluation):
+    return get_served(PLAN.judge_stage_spec(evaluation))
 
 
 def get_generate_gpus(wildcards):
@@ -200,6 +272,32 @@ def get_generate_gpus(wildcards):
     if PLAN.model(wildcards.model).endpoint:
         return served_gpus(get_generate_plan(wildcards))
     return gpus_for(PLAN.model(wildcards.model).generate_gpus)
+
+
+def below(dag, direction, *jobs, stop=lambda job: False):
+    """DAG.bfs that does not go on through inputs that are all `ancient`.
+
+    Snakemake never looks at what lies below a job that runs, as it will run anyway; but below an `ancient` input it does not run, so that a change
+    of its own is missed until the next run (snakemake issue 4166). tests/workflow/test_reruns.py fails where this is missing or no longer works.
+    """
+    queue, seen = list(jobs), set(jobs)
+    for job in queue:
+        if stop(job):
+            continue
+        yield job
+        found = [
+            other
+            for other, files in direction[job].items()
+            if other not in seen
+            and not (
+                direction is dag.depending and all(file.is_ancient for file in files)
+            )
+        ]
+        queue.extend(found)
+        seen.update(found)
+
+
+DAG.bfs = below
 
 
 def get_marker(wildcards):

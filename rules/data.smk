@@ -7,6 +7,10 @@ spec, counts) and a reject file beside it. `export` and `publish` are targets of
 
 
 rule source:
+    input:
+        lambda wildcards: get_local(
+            PLAN.source_spec(wildcards.source), paths.SOURCE.format(**wildcards)
+        ),
     output:
         rows=paths.SOURCE,
         manifest=paths.manifest_of(paths.SOURCE),
@@ -103,6 +107,10 @@ rule mix_dataset:
 
 
 rule compared_benchmark:
+    input:
+        lambda wildcards: get_local(
+            PLAN.compared[wildcards.compared], paths.COMPARED.format(**wildcards)
+        ),
     output:
         rows=paths.COMPARED,
         manifest=paths.manifest_of(paths.COMPARED),

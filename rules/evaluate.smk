@@ -10,6 +10,10 @@ ATTACKS = [name for name in PLAN.evaluations if name not in DIRECT + ROUNDS]
 
 
 rule prompts:
+    input:
+        lambda wildcards: get_local(
+            PLAN.prompts_spec(wildcards.evaluation), paths.PROMPTS.format(**wildcards)
+        ),
     output:
         rows=paths.PROMPTS,
         manifest=paths.manifest_of(paths.PROMPTS),
@@ -210,7 +214,7 @@ rule view_responses:
 rule judge:
     input:
         responses=get_judged,
-        served=lambda wildcards: get_served(PLAN.judge_stage_spec(wildcards.evaluation)),
+        served=lambda wildcards: judge_served(wildcards.evaluation),
     output:
         rows=paths.VERDICTS,
         manifest=paths.manifest_of(paths.VERDICTS),
@@ -235,7 +239,7 @@ rule judge:
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         work=f"{paths.WORK}/judge",
-        spec=lambda wildcards: spec_json(PLAN.judge_stage_spec(wildcards.evaluation)),
+        spec=lambda wildcards: judge_json(wildcards.evaluation),
     message:
         "Judging {wildcards.evaluation} of {wildcards.model}/{wildcards.method}/{wildcards.run}"
     shell:
@@ -243,8 +247,10 @@ rule judge:
         "--spec {params.spec:q} 2>&1 | tee {log}"
 
 
-# On request: `snakemake judge_report`, with `evaluation: {judge_data: ...}` set. The report prints the figures that ship with the package.
+# With `evaluation: {judge_data: ...}` set, the report prints these figures beside the numbers; without it, those that ship with the package.
 rule judge_report:
+    input:
+        labels=PLAN.own_labels or [],
     output:
         figures=paths.AGREEMENT,
         table=paths.AGREEMENT_TABLE,
@@ -263,6 +269,7 @@ rule judge_report:
     params:
         data=PLAN.config.evaluation.judge_data or "",
         judges=PLAN.further_judges(),
+        measured=[spec_json(spec) for spec in PLAN.measured_judges()],
         folder=lambda wildcards, output: str(Path(output.figures).parent),
     message:
         "Comparing judges with people's labels"

@@ -90,6 +90,7 @@ rule report:
         training=[paths.TRAINING_LOG.format(**vars(c)) for c in get_trained()],
         manifests=get_manifests(),
         paper=ROOT / "config" / "paper_numbers.yaml",
+        agreement=[paths.AGREEMENT] if PLAN.config.evaluation.judge_data else [],
     output:
         page=report(
             paths.REPORT,
@@ -142,12 +143,15 @@ rule report:
         training=[
             f"{c.path}={paths.TRAINING_LOG.format(**vars(c))}" for c in get_trained()
         ],
+        agreement=lambda wildcards, input: (
+            f"--agreement {input.agreement}" if input.agreement else ""
+        ),
     message:
         "Writing tables, figures and report"
     shell:
-        "report.py --scores {input.scores} --paper {input.paper} --datasets {params.datasets} --chains {params.chains} "
+        "report.py --scores {input.scores} --paper {input.paper:q} --datasets {params.datasets} --chains {params.chains} "
         "--training {params.training} --manifests {input.manifests} --responses {params.results}/responses --verdicts {params.results}/verdicts "
-        "--out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
+        "{params.agreement} --out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule explorer:
@@ -191,4 +195,4 @@ rule estimate:
     message:
         "Estimating memory, time, calls, money and disk"
     shell:
-        "estimate.py --config {params.files} --set {params.overrides:q} --results {params.results} 2>&1 | tee {log}"
+        "estimate.py --config {params.files:q} --set {params.overrides:q} --results {params.results} 2>&1 | tee {log}"

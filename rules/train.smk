@@ -50,6 +50,18 @@ rule train:
     resources:
         gpu=get_train_gpus,
         nodes=get_train_nodes,
+        # Several nodes: the job is one command, which calls srun itself; else the plugin would, for one task of one node.
+        mpi=lambda wildcards: get_if_several_nodes(wildcards, "srun"),
+        tasks_per_node=lambda wildcards: get_if_several_nodes(
+            wildcards, get_tasks_per_node(wildcards)
+        ),
+        cpus_per_task=lambda wildcards: get_if_several_nodes(
+            wildcards, get_cpus_per_task(wildcards)
+        ),
+        slurm_extra=lambda wildcards: get_if_several_nodes(
+            wildcards,
+            f"--gpus-per-node={get_train_gpus(wildcards) // get_train_nodes(wildcards)}",
+        ),
         mem_mb=get_train_memory,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
@@ -58,8 +70,8 @@ rule train:
         folder=lambda wildcards, output: str(Path(output.model).parent),
         work=paths.TRAINING_WORK,
         logs=f"results/logs/train/{paths.RUN}",
-        processes=get_train_processes,
-        hardware=PLAN.hardware_name,
+        processes=lambda wildcards: Parameter(get_train_processes(wildcards)),
+        hardware=lambda wildcards: Parameter(PLAN.hardware_name),
     message:
         "Training {wildcards.model} on {wildcards.method} ({wildcards.run})"
     shell:

@@ -12,7 +12,7 @@ from advchain.cli import run
 from advchain.config import load_config
 from advchain.errors import ConfigError
 from advchain.files import expand_variables
-from advchain.io import sha256_file, write_json, write_text
+from advchain.io import make_manifest, sha256_file, write_json, write_manifest, write_text
 from advchain.judges.compare import COLUMNS, agreement_rows, offline_readings, read_with, stored_readings
 from advchain.judges.guard.labelled import files_of, read_own, read_sets
 from advchain.plan import Plan
@@ -40,6 +40,8 @@ def main() -> None:
     write_json(arguments.out / "agreement.json", value)
     cells = [[("" if row[name] is None else str(row[name])) for name in COLUMNS] for row in found]
     write_text(arguments.out / "agreement.tsv", "\n".join("\t".join(line) for line in [list(COLUMNS), *cells]) + "\n")
+    manifest = make_manifest("judge_report", {"judges": arguments.judges}, files)
+    write_manifest(arguments.out / "agreement.manifest.json", manifest, [arguments.out / "agreement.json", arguments.out / "agreement.tsv"])
 
 
 if __name__ == "__main__":

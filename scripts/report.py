@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--manifests", nargs="*", default=[], type=Path, help="manifests and model.json files: protocol, costs, provenance")
     parser.add_argument("--responses", type=Path, help="folder of responses: the manifests of the grid's cells are read too")
     parser.add_argument("--verdicts", type=Path, help="folder of verdicts: the manifests of the grid's cells are read too")
+    parser.add_argument("--agreement", type=Path, help="agreement.json of judge_report.py on labels of your own: its figures stand beside the numbers")
     parser.add_argument("--out", type=Path, required=True, help="results folder: tables/, figures/, report.html, summary.md")
     parser.add_argument("--spec", required=True, help="ReportSpec as JSON")
     args = parser.parse_args()
@@ -51,6 +52,7 @@ def main() -> None:
         samples=[named(text)[1] for text in [*args.datasets, *args.chains]],
         training=dict(named(text) for text in args.training),
         manifests=[*args.manifests, *cell_manifests(spec, args.responses, args.verdicts), manifest_path(args.scores)],
+        agreement=args.agreement,
     )
 
 

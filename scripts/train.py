@@ -15,7 +15,8 @@ from advchain.specs import TrainSpec, parse_spec
 PROFILES = Path(__file__).resolve().parent.parent / "config/deepspeed"
 
 
-def main() -> None:
+def asked() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", type=Path, required=True, help="training set (JSONL of samples)")
     parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
@@ -33,7 +34,11 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, help="folder for what trackers write; left out: <work>/logs")
     trackers = os.environ.get("ADVCHAIN_TRACKERS", "tensorboard")
     parser.add_argument("--trackers", default=trackers, help="tensorboard, wandb, mlflow, comma-separated; left out: ADVCHAIN_TRACKERS, else tensorboard")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = asked()
     spec = parse_spec(TrainSpec, arguments.spec)
 
     from advchain.train import launch

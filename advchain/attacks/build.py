@@ -14,20 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from advchain import io
 from advchain.attacks import starts as starts_of
 from advchain.attacks.base import Attack, Made, Options, Pen
 from advchain.attacks.starts import Start
 from advchain.catalogue import Module, module
 from advchain.chat import NOTHING
-from advchain.errors import ConfigError, DataError, did_you_mean
+from advchain.errors import ConfigError, DataError
 from advchain.llm.ask import Asker
 from advchain.llm.client import Client, endpoint_family
 from advchain.llm.replies import Rejected
 from advchain.llm.screening import NearDuplicates
 from advchain.llm.walk import walk
+from advchain.options import check_options
 from advchain.progress import Progress
 from advchain.records import Item, content_id
 from advchain.rows import ranked
@@ -108,18 +107,7 @@ def read_job(spec: PromptsSpec) -> Job:
     if file.constants["ASKS"] and spec.attack.teacher is None:
         raise ConfigError(f"{where}: the attack needs attack.teacher, the model that writes the foreign thoughts.")
     attack: Attack = importlib.import_module(f"advchain.attacks.{file.name}").ATTACK
-    return Job(spec, spec.attack, file, attack, _read_options(where, spec.attack.options, attack.options))
-
-
-def _read_options(where: str, given: dict[str, Any], known: type[Options]) -> Options:
-    unknown = sorted(set(given) - set(known.model_fields))
-    if unknown:
-        raise ConfigError(f"{where}: unknown attack option '{unknown[0]}'; {did_you_mean(unknown[0], known.model_fields)}")
-    try:
-        return known.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{where}: attack option '{first['loc'][0]}': {first['msg']}.") from error
+    return Job(spec, spec.attack, file, attack, check_options(attack.options, spec.attack.options, f"{where}: attack.options"))
 
 
 def _starts(job: Job, inputs: Inputs, rejects: io.Rejects) -> list[Start]:

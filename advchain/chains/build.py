@@ -21,6 +21,7 @@ from advchain.chains.rewriting import Desk, Rewriting, Rewritten, rewrite
 from advchain.chains.rows import SourceRows
 from advchain.chains.trace import Trace
 from advchain.errors import ConfigError, DataError
+from advchain.judges.api_steps import PROMPT as STEP_SCORES
 from advchain.llm.ask import Asker
 from advchain.llm.client import Client
 from advchain.llm.endpoint import EMBEDDED, endpoint_family
@@ -134,7 +135,7 @@ class Build:
     def counts(self) -> dict[str, Any]:
         """Return the figures of the manifest (METHOD 1.1 asks for yield and cost, which the paper does not give)."""
         walked = self.num_kept + len(self.rejects)
-        prompts = (base.PROMPT, insertion.PROMPT, self.rewriting.error, self.rewriting.correction, polish.PROMPT, peaks.PROMPT)
+        prompts = (base.PROMPT, insertion.PROMPT, self.rewriting.error, self.rewriting.correction, polish.PROMPT, STEP_SCORES)
         return {
             "rows": len(self.rows),
             "walked": walked,

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advchain import versions
 from advchain.datasets.contamination.report import HOW
 from advchain.datasets.markdown import table
 from advchain.datasets.statistics import BINS, statistics
 from advchain.errors import DataError, StorageError
-from advchain.io import iter_records, manifest_path, read_records, rejects_path, write_text
+from advchain.io import iter_records, make_manifest, manifest_path, read_records, rejects_path, write_manifest, write_text
 from advchain.records import Match, Sample
 from advchain.specs import DatasetSpec
 
@@ -64,6 +65,7 @@ def write_card(output: Path, dataset: Path, chains: Mapping[str, Path], sources:
     spec = DatasetSpec.model_validate(manifest["spec"])
     rewritten, plain = ([Upstream(name, path, read_manifest(path)) for name, path in files.items()] for files in (chains, sources))
     write_text(output, "\n\n".join(_sections(spec, samples, manifest, [*plain, *rewritten], rewritten, matches)) + "\n")
+    write_manifest(manifest_path(output), make_manifest("card", {"version": versions.CARD}, [dataset, matches]), [output])
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

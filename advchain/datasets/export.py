@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from advchain.chat import CLOSING, OPENING
-from advchain.io import atomic_write, iter_records, make_manifest, sha256_file, write_json, write_text
+from advchain.io import atomic_write, iter_records, make_manifest, sha256_file, write_json, write_manifest, write_text
 from advchain.records import Sample
 from advchain.specs import ExportSpec
 
@@ -43,7 +43,7 @@ Whole messages are learnt there; leaving error steps out of the loss needs `step
 
 
 def export(folder: Path, dataset: Path, card: Path, spec: ExportSpec) -> None:
-    """Write the folder: data/*.parquet, dataset_info.json, export.json (provenance), README.md last.
+    """Write the folder: data/*.parquet, dataset_info.json, README.md, export.json (provenance) last.
 
     Args:
         dataset: Sample rows.
@@ -52,10 +52,10 @@ def export(folder: Path, dataset: Path, card: Path, spec: ExportSpec) -> None:
     rows = write_parquet(folder / DATA, iter_records(dataset, Sample))
     name = re.sub(r"\W+", "_", f"{spec.name}_{spec.recipe}")
     write_json(folder / "dataset_info.json", {name: llama_factory_entry()})
-    manifest = make_manifest("export", spec.model_dump(), [dataset, card])
-    write_json(folder / "export.json", manifest | {"output": {"path": DATA, "sha256": sha256_file(folder / DATA), "rows": rows}})
     sources = {sample.source for sample in iter_records(dataset, Sample)}
     write_text(folder / "README.md", _header(spec, rows, sources) + _body(folder, name, card))
+    manifest = make_manifest("export", spec.model_dump(), [dataset, card]) | {"output": {"path": DATA, "sha256": sha256_file(folder / DATA), "rows": rows}}
+    write_manifest(folder / "export.json", manifest, [folder / "README.md", folder / "dataset_info.json"])
     log.info("export %s: %d rows in %s", spec.recipe, rows, folder)
 
 

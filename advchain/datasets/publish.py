@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advchain.errors import AccessError, ConfigError, DataError
-from advchain.io import make_manifest, sha256_file, write_json
+from advchain.io import make_manifest, sha256_file, write_manifest
 from advchain.specs import PublishSpec
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ def publish(record: Path, folder: Path, spec: PublishSpec) -> None:
             "(or run `hf auth login`), check the network, and run again."
         ) from error
     files = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    write_json(record, make_manifest("publish", spec.model_dump()) | {"commit": str(commit.oid), "url": str(commit.commit_url), "files": files})
+    about = {"commit": str(commit.oid), "url": str(commit.commit_url), "uploaded": files}
+    write_manifest(record, make_manifest("publish", spec.model_dump()) | about)
     log.info("published %s to %s (%s)", spec.recipe, repo_id, "private" if private else "public, gated")
 
 

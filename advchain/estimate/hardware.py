@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from advchain.catalogue import catalogue
 from advchain.config import Config, num_gpus
-from advchain.entries import HardwareEntry, read_entry
+from advchain.entries import HardwareEntry, card_entry, read_entry
 
 DRIVER = Path("/proc/driver/nvidia/gpus")
 WITHOUT_GPU, UNKNOWN_CARD = "cpu", "gpu24"
@@ -32,10 +31,6 @@ def hardware_name(config: Config, driver: Path = DRIVER) -> str:
 
 
 def _known_card(driver: Path) -> str:
-    """The first entry whose `match` is in the driver's name of the first card; a card of 24 GB where none is."""
+    """The entry that knows the first card by the driver's name of it; a card of 24 GB where none does."""
     described = next((path.read_text(encoding="utf-8", errors="replace") for path in sorted(driver.glob("*/information"))), "")
-    for name in catalogue("hardware"):
-        entry = read_entry("hardware", name, HardwareEntry, "hardware")
-        if entry.match and entry.match in described:
-            return name
-    return UNKNOWN_CARD
+    return card_entry(described) or UNKNOWN_CARD

@@ -1,73 +1,119 @@
-"""What earlier runs took, read from results/: it stands in for the model where it exists."""
+"""What earlier runs took, from the manifests in results/: rates, which hold for other numbers of rows, epochs and prompts too."""
 
 from __future__ import annotations
 
-import csv
 import json
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from advchain import paths
 
-SECONDS, RSS_MB = "s", "max_rss"  # columns of Snakemake's benchmark files
+log = logging.getLogger(__name__)
+CPU = "cpu"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished job: wall seconds and peak host memory in MB."""
+    """One finished job: wall seconds, tokens trained on (over all epochs) or written, and of how many rows or answers.
 
+    `host_gib` is the peak of host memory where it was measured (trainings on a CPU), `gpus` whether it ran on any.
+    """
+
+    method: str
     seconds: float
-    rss_mb: float
+    tokens: float
+    rows: int
+    gpus: bool
+    host_gib: float = 0.0
 
 
 @dataclass
 class Measured:
-    """Finished jobs of a results folder: trainings and generations by model, calls by chain set or attack."""
+    """Finished jobs of a results folder: trainings and generations by model, seconds per verdict by evaluation, calls by chain set or attack."""
 
     trainings: dict[str, list[Run]] = field(default_factory=dict)
     generations: dict[str, list[Run]] = field(default_factory=dict)
+    judging: dict[str, list[Run]] = field(default_factory=dict)
+    fetched: dict[str, float] = field(default_factory=dict)
     calls: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, results: Path) -> Measured:
         """Read what there is; a folder without finished jobs gives nothing."""
-        files = results / "benchmarks"
-        return cls(_runs(files / "train"), _runs(files / "generate"), _calls(results))
+        found = cls(calls=_calls(results))
+        for path, value in _manifests(results / "checkpoints", "*/*/*/model.json"):
+            found.trainings.setdefault(path.parts[-4], []).append(_training(path, value))
+        for path, value in _manifests(results / "generated", "*/*/*/*.json"):
+            if value.get("counts", {}).get("generated"):
+                found.generations.setdefault(path.parts[-4], []).append(_generation(path, value))
+        for path, value in _manifests(results / "verdicts", "*/*/*/*.manifest.json"):
+            found.judging.setdefault(path.name.removesuffix(".manifest.json"), []).append(_judging(path, value))
+        for path, value in _manifests(results / "models", "*/model.json"):
+            found.fetched[path.parts[-2]] = float(value["manifest"].get("seconds") or 0)
+        return found
+
+    def on(self, gpus: bool) -> Measured:
+        """Only jobs that ran with, or without, GPUs: the others say nothing about this plan."""
+        return replace(self, trainings=_those(self.trainings, gpus), generations=_those(self.generations, gpus))
 
 
-def _runs(folder: Path) -> dict[str, list[Run]]:
-    """Model -> runs, from <folder>/<model>/<method>/<run>.tsv."""
-    found: dict[str, list[Run]] = {}
-    for path in sorted(folder.glob("*/*/*.tsv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [Run(float(row[SECONDS]), _number(row.get(RSS_MB))) for row in csv.DictReader(file, delimiter="\t")]
-        found.setdefault(path.relative_to(folder).parts[0], []).extend(rows)
-    return found
+def _those(jobs: Mapping[str, Sequence[Run]], gpus: bool) -> dict[str, list[Run]]:
+    kept = {model: [run for run in runs if run.gpus == gpus] for model, runs in jobs.items()}
+    return {model: runs for model, runs in kept.items() if runs}
 
 
-def _number(text: str | None) -> float:
-    """Snakemake writes NA for a job that ended before it was looked at."""
-    return 0.0 if text in (None, "", "NA", "-") else float(str(text))
+def _manifests(folder: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Manifests that can be read; a damaged one is `verify`'s business and only left out here."""
+    for path in sorted(folder.glob(pattern)):
+        try:
+            yield path, json.loads(path.read_bytes())
+        except ValueError:
+            log.warning("estimate: %s cannot be read and is left out", path)
+
+
+def _training(path: Path, value: dict[str, Any]) -> Run:
+    about, counts = value["manifest"], value["manifest"]["counts"]
+    gpus, epochs = about.get("device", CPU) != CPU, value["spec"]["epochs"]
+    host = 0.0 if gpus else float(about.get("peak_memory_gib") or 0)
+    return Run(path.parts[-3], about["seconds"], counts["tokens"] * epochs, counts["rows"] * epochs, gpus, host)
+
+
+def _generation(path: Path, value: dict[str, Any]) -> Run:
+    counts = value["counts"]
+    return Run(path.parts[-3], value["seconds"], counts["tokens"], counts["generated"], bool(value.get("gpus", 0)))
+
+
+def _judging(path: Path, value: dict[str, Any]) -> Run:
+    judges = max(1, len(value["spec"].get("judges", ())))
+    return Run(path.parts[-3], value["seconds"], 0.0, value["output"]["rows"] // judges, False)
 
 
 def _calls(results: Path) -> dict[str, dict[str, float]]:
     """Chain set or attack -> answers, tokens and money of its manifest."""
     found: dict[str, dict[str, float]] = {}
     for folder in (Path(paths.CHAINS).parent.name, Path(paths.PROMPTS).parent.name):
-        for path in sorted((results / folder).glob("*.manifest.json")):
-            counts: dict[str, Any] = json.loads(path.read_bytes()).get("counts", {})
+        for path, value in _manifests(results / folder, "*.manifest.json"):
+            counts = value.get("counts", {})
             if counts.get("answers"):
                 found[path.name.removesuffix(".manifest.json")] = {key: float(counts[key]) for key in ("answers", "input_tokens", "output_tokens", "usd")}
     return found
 
 
-def mean_seconds(runs: list[Run]) -> float:
-    """Mean wall time of some jobs."""
-    return mean(run.seconds for run in runs)
+def rate(runs: Sequence[Run]) -> float:
+    """Tokens per second of some jobs together, 0 where none wrote any."""
+    seconds = sum(run.seconds for run in runs)
+    return sum(run.tokens for run in runs) / seconds if seconds else 0.0
 
 
-def peak_gb(runs: list[Run]) -> float:
-    """Largest host memory of some jobs, GB."""
-    return max(run.rss_mb for run in runs) / 1000
+def tokens_per_row(runs: Sequence[Run], method: str) -> float | None:
+    """Mean tokens of a row or answer of one method, None where none was measured."""
+    own = [run for run in runs if run.method == method and run.rows]
+    return sum(run.tokens for run in own) / sum(run.rows for run in own) if own else None
+
+
+def peak_gib(runs: Sequence[Run]) -> float:
+    """Largest host memory of some jobs, GiB; 0 where it was not measured."""
+    return max((run.host_gib for run in runs), default=0.0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from advchain.estimate.memory import zero_of
 from advchain.estimate.profiles import PLANNED_SHARE
+from advchain.estimate.stages import stages
 from advchain.estimate.workload import Calls, Generations, Trainings, Workload
 
 WIDTH = 120
@@ -17,7 +18,7 @@ def page(workload: Workload, source: str) -> str:
     plan = workload.plan
     cards = f", {plan.gpus} card(s) per node" if plan.gpus else ""
     head = f"Estimate of {source}: {len(plan.checkpoints)} checkpoints, {len(workload.trained)} of them trained here; {plan.hardware.title}{cards}"
-    parts = [head, _trainings(workload), _generations(workload), _calls(workload), _totals(workload), _notes(workload)]
+    parts = [head, _trainings(workload), _generations(workload), _judges(workload), _calls(workload), _stages(workload), _totals(workload), _notes(workload)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -57,7 +58,7 @@ def _training(line: Trainings) -> tuple[str, ...]:
         str(choice.micro_batch_tokens),
         f"{choice.gpus}" + (f" x {choice.nodes}" if choice.nodes > 1 else ""),
         f"{choice.memory.card_gib:.1f}" if choice.memory else "-",
-        f"{line.host_gib:.0f}",
+        f"{line.host_gib:.0f}" if line.host_gib >= 10 else f"{line.host_gib:.1f}",
         f"{line.seconds / 60:.1f}",
         f"{line.gpu_hours:.1f}" if choice.gpus else "-",
         _origin(line.measured),
@@ -65,7 +66,7 @@ def _training(line: Trainings) -> tuple[str, ...]:
 
 
 def _generations(workload: Workload) -> str:
-    header = ("Answers", "engines", "answers", "tokens (M)", "cards", "hours", "card-hours", "from")
+    header = ("Answers", "checkpoints", "answers", "tokens (M)", "cards", "min. each", "hours", "card-hours", "from")
     return table(header, [_generation(line) for line in workload.generations])
 
 
@@ -73,14 +74,33 @@ def _generation(line: Generations) -> tuple[str, ...]:
     hours = f"{line.gpu_hours:.1f}" if line.gpus else "-"
     return (
         line.model,
-        str(line.num_engines),
+        str(line.num),
         f"{line.num_answers:,}",
-        f"{line.tokens / 1e6:.1f}",
+        f"{line.tokens / 1e6:.2f}",
         str(line.gpus),
+        f"{line.seconds / line.num / 60:.1f}",
         f"{line.seconds / 3600:.1f}",
         hours,
         _origin(line.measured),
     )
+
+
+def _judges(workload: Workload) -> str:
+    if not workload.judges:
+        return ""
+    header = ("Verdicts", "files", "answers", "cards", "min. per checkpoint", "card-hours", "from")
+    rows = [(j.judge, str(j.num_files), f"{j.num_answers:,}", str(j.gpus), f"{j.each / 60:.1f}", f"{j.gpu_hours:.1f}", "model") for j in workload.judges]
+    return table(header, rows)
+
+
+def _stages(workload: Workload) -> str:
+    """Wall time: each stage as if it ran alone, so a run that overlaps them is a little faster."""
+    found = stages(workload)
+    header = ("Wall time", "jobs", "minutes of jobs", "at once", "minutes", "")
+    rows = [(s.name, str(s.jobs), f"{s.seconds / 60:.1f}", f"{s.slots:.1f}".removesuffix(".0"), f"{s.wall / 60:.1f}", "") for s in found]
+    total = sum(stage.wall for stage in found)
+    rows.append(("all, one after another", str(sum(s.jobs for s in found)), f"{sum(s.seconds for s in found) / 60:.1f}", "", f"{total / 60:.1f}", ""))
+    return table(header, rows)
 
 
 def _calls(workload: Workload) -> str:
@@ -108,21 +128,24 @@ def _totals(workload: Workload) -> str:
     cards, judging = workload.plan.gpus, workload.judging_gpu_hours
     lines = []
     if cards:
-        stages = {"training": training, "answers": answers, "judges": judging}
-        for title, share, end in (("card-hours", 1, ""), ("hours at best", cards, f"; {cards} cards always busy, calls not counted")):
-            lines.append(f"{title:<14}{sum(stages.values()) / share:.1f}: " + ", ".join(f"{name} {hours / share:.1f}" for name, hours in stages.items()) + end)
+        by_stage = {"training": training, "answers": answers, "judges": judging}
+        parts = {"card-hours": (1, ""), "hours at best": (cards, f"; {cards} cards always busy, calls not counted")}
+        for title, (share, end) in parts.items():
+            told = ", ".join(f"{name} {hours / share:.1f}" for name, hours in by_stage.items())
+            lines.append(f"{title:<14}{sum(by_stage.values()) / share:.1f}: {told}{end}")
     else:
-        hours = [sum(line.num * line.seconds for line in workload.trainings) / 3600, sum(line.seconds for line in workload.generations) / 3600]
-        lines.append(f"hours         {sum(hours):.2f} of job time: training {hours[0]:.2f}, answers {hours[1]:.2f}")
-    lines.append(f"money         {_money(workload.calls)}")
+        minutes = sum(stage.wall for stage in stages(workload)) / 60
+        lines.append(f"minutes       {minutes:.0f} on this machine, with nothing else running")
+    lines.append(f"money         {money(workload.calls)}")
     disk = {name: size for name, size in workload.disk.items() if size >= 1e7}
-    lines.append(f"disk          {sum(disk.values()) / 1e9:.0f} GB: " + ", ".join(f"{name} {size / 1e9:.1f}" for name, size in disk.items()))
+    lines.append(f"disk          {sum(disk.values()) / 1e9:.1f} GB: " + ", ".join(f"{name} {size / 1e9:.1f}" for name, size in disk.items()))
     jobs = workload.jobs
     lines.append(f"jobs          {sum(jobs.values())} and those of the data: " + ", ".join(f"{num} {name}" for name, num in jobs.items()))
     return "Totals\n" + "\n".join(textwrap.fill(line, WIDTH, subsequent_indent=" " * 14) for line in lines)
 
 
-def _money(calls: Sequence[Calls]) -> str:
+def money(calls: Sequence[Calls]) -> str:
+    """What all calls cost, and whose prices are not known."""
     known = sum(line.usd for line in calls if line.usd is not None)
     unknown = sorted({line.teacher for line in calls if line.usd is None})
     without = f"; without {', '.join(unknown)}, whose prices are not set in config/teachers.yaml" if unknown else ""
@@ -139,8 +162,8 @@ def _notes(workload: Workload) -> str:
             "DeepSpeed's buffers and has not yet been measured on a GPU."
         )
         notes.append(
-            f"Time: {hardware.mfu:.0%} of {hardware.tflops:g} TFLOP/s, {hardware.bus_gb_per_s:g} GB/s between cards with nothing overlapped, rows of "
-            "606 tokens, a minute to start; answers of 900 tokens (mathematics 4,000, AIME 12,000, code 10,000)."
+            f"Time: {hardware.mfu:.0%} of {hardware.tflops:g} TFLOP/s, {hardware.bus_gb_per_s:g} GB/s between cards with nothing overlapped, a minute to "
+            "start; answers as long as the rows that were trained on (900 tokens of a released model, mathematics 4,000, AIME 12,000, code 10,000)."
         )
         if offload:
             notes.append(f"The optimizer of {', '.join(offload)} lies in host memory: fewer trainings of it fit side by side than there are cards.")
@@ -148,8 +171,7 @@ def _notes(workload: Workload) -> str:
             notes.append(f"Host: {hardware.host_gib:g} GiB assumed (config/hardware.yaml).")
     else:
         rate = hardware.tflops * hardware.mfu * 1000
-        notes.append(f"Time: {rate:.0f} GFLOP/s, as two cores with AMX reach; other CPUs differ by far. Host memory as listed in config/models.yaml.")
-    notes.append(
-        "`measured (n)`: mean of n finished jobs under results/benchmarks, or the calls counted in results/; `model`: arithmetic with the numbers above."
-    )
+        notes.append(f"Time: {rate:.0f} GFLOP/s a job, as one core with AMX reaches beside a second job; other CPUs differ by far.")
+    notes.append("Answers of teachers and of judges behind an endpoint come at the provider's limit; their time is in no line.")
+    notes.append("`measured (n)`: at the rates of n finished jobs in results/, or the calls counted there; `model`: arithmetic with the numbers above.")
     return "\n".join(textwrap.fill(note, WIDTH) for note in notes)

@@ -16,7 +16,7 @@ CACHE_SHARE, ENGINE_BYTES = 0.9, 2e9  # of a card that an engine takes; what it 
 STEP_SECONDS = 0.003  # of a decoding step beside reading weights and cache
 SHORT_CONTEXT = 2000  # tokens: below, an engine reaches 0.4 of the roofline (calibrated on published rates); above, nearly all
 SHORT_SHARE = 0.4
-CPU_DECODE_SHARE = 0.25  # of a CPU's training rate that decoding reaches (the default run's answers)
+CPU_DECODE_SHARE = 0.21  # of a CPU's training rate that decoding reaches (the default run's answers)
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from advchain.entries import JudgeEntry, ModelEntry, read_entry
-from advchain.estimate.measured import Measured, mean_seconds, peak_gb
-from advchain.estimate.memory import GIB
-from advchain.estimate.profiles import ROW_TOKENS, Choice
-from advchain.estimate.speed import cpu_rate, decode_rate
+from advchain.entries import JudgeEntry, read_entry
+from advchain.estimate.measured import Measured
+from advchain.estimate.profiles import Choice
+from advchain.estimate.times import Times
 from advchain.grid import Checkpoint
 from advchain.plan import Plan
 
-START_SECONDS = 60  # of a training: imports, NCCL, DeepSpeed, first compilation
-READ_BYTES = 1e9  # of weights per second: read, hashed, or written and checked
-PASSES = 4  # over the weights of a training: hash, read, write, check
-ENGINE_SECONDS = 75  # an engine's start (PERFORMANCE 2a)
-ANSWER_TOKENS = {"math500": 4000, "aime2024": 12000, "livecodebench": 10000, "humaneval": 3000, "mbpp": 3000}  # chain and answer (PERFORMANCE 2c)
-OTHER_TOKENS = 900
-PROMPT_TOKENS = 300
-UNKNOWN_ROWS = 400  # of a benchmark file whose length is not pinned
-JUDGE_TOKENS, JUDGE_PARAMETERS, JUDGE_MFU, JUDGE_SECONDS = 1200, 8e9, 0.55, 60  # Llama Guard 3 8B reads a prompt and writes one word (PERFORMANCE 2c)
 CALLS_PER_ERROR, INPUT_TOKENS, OUTPUT_TOKENS = 4, 1500, 500  # insertion, error, correction, polish (PERFORMANCE 3a)
 VERDICT_TOKENS = 10
 REPEATED = 1.1  # calls that are asked again, as a share
@@ -53,12 +43,30 @@ class Generations:
     """All answers of one model's checkpoints."""
 
     model: str
+    num: int
     num_engines: int
     num_answers: int
     tokens: float
     gpus: int
     seconds: float
     measured: int
+
+    @property
+    def gpu_hours(self) -> float:
+        """Card-hours."""
+        return self.seconds * self.gpus / 3600
+
+
+@dataclass(frozen=True)
+class Judging:
+    """All verdicts of one judge with weights of its own; `each` is the seconds per checkpoint."""
+
+    judge: str
+    num_files: int
+    num_answers: int
+    gpus: int
+    seconds: float
+    each: float
 
     @property
     def gpu_hours(self) -> float:
@@ -87,6 +95,16 @@ class Workload:
     measured: Measured
 
     @cached_property
+    def times(self) -> Times:
+        """Seconds of single jobs."""
+        return Times(self.plan, self.measured)
+
+    @cached_property
+    def fetched(self) -> set[str]:
+        """Released models that are fetched: those that are trained, and those that stand for a checkpoint."""
+        return {self.plan.weights_of(c) for c in self.plan.checkpoints if c not in self.trained} | {c.model for c in self.trained}
+
+    @cached_property
     def trained(self) -> list[Checkpoint]:
         """Checkpoints that are trained here."""
         return [c for c in self.plan.checkpoints if self.plan.method(c.method).kind == "train"]
@@ -100,25 +118,10 @@ class Workload:
         return dict(sorted(counts.items(), key=lambda item: self.plan.model(item[0]).num_parameters or 0))
 
     def _trainings(self, model: str, num: int) -> Trainings:
-        entry, choice = self.plan.model(model), self.plan.train_choice(model)
-        runs = self.measured.trainings.get(model, [])
-        seconds = mean_seconds(runs) if runs else self._training_seconds(model, entry, choice)
-        host = peak_gb(runs) * 1e9 / GIB if runs else choice.memory.host_gib if choice.memory else entry.memory_gb * 1e9 / GIB
-        return Trainings(model, num, choice, seconds, host, len(runs))
-
-    def _training_seconds(self, model: str, entry: ModelEntry, choice: Choice) -> float:
-        """Mean over the model's trainings; all but the number of steps is the same."""
-        train, sizes = self.plan.config.train, entry.sizes
-        rows = [sum(part.count for part in self.plan.dataset_spec(str(self.plan.method(c.method).recipe)).parts) for c in self.trained if c.model == model]
-        steps = train.epochs * sum(-(-count // train.batch_size) for count in rows) / len(rows)
-        if sizes is None:
-            return float("nan")
-        tokens = min(sum(rows) / len(rows), train.batch_size) * ROW_TOKENS
-        if choice.time:
-            step = choice.time.total
-        else:
-            step = sizes.training_flops(tokens, tokens * ROW_TOKENS) / (self.plan.hardware.tflops * 1e12 * self.plan.hardware.mfu)
-        return START_SECONDS * (0.25 if not choice.gpus else 1) + PASSES * 2 * sizes.num_parameters / READ_BYTES + steps * step
+        choice, own = self.plan.train_choice(model), [c for c in self.trained if c.model == model]
+        seconds = sum(self.times.training_seconds(c, choice) for c in own) / num
+        host = max(self.times.training_host_gib(c, choice) for c in own)
+        return Trainings(model, num, choice, seconds, host, len(self.times.trainings_of(model)))
 
     @cached_property
     def generations(self) -> list[Generations]:
@@ -127,54 +130,37 @@ class Workload:
 
     def _generations(self, model: str) -> Generations:
         own = [c for c in self.plan.checkpoints if c.model == model]
-        entry, gpus = self.plan.model(model), min(self.plan.model(model).generate_gpus, self.plan.gpus)
+        gpus = min(self.plan.model(model).generate_gpus, self.plan.gpus)
         engines = sum(len(self.plan.groups_of(c)) for c in own)
-        asked = [(name, self.num_answers(c, name), self.answer_tokens(c, name)) for c in own for name in self.plan.evaluations_of(c)]
-        seconds = engines * ENGINE_SECONDS + sum(num * tokens / self._rate(entry, tokens, gpus) for _, num, tokens in asked)
-        runs = self.measured.generations.get(model, [])
-        if runs:
-            seconds = engines * mean_seconds(runs)
-        return Generations(model, engines, sum(num for _, num, _ in asked), sum(num * tokens for _, num, tokens in asked), gpus, seconds, len(runs))
+        answers = sum(self.times.num_answers(c, name) for c in own for name in self.plan.evaluations_of(c))
+        tokens, seconds = sum(map(self.times.written_tokens, own)), sum(map(self.times.generation_seconds, own))
+        return Generations(model, len(own), engines, answers, tokens, gpus, seconds, len(self.times.generations_of(model)))
 
-    def _rate(self, entry: ModelEntry, tokens: float, gpus: int) -> float:
-        if entry.sizes is None:
-            return float("nan")
-        if not gpus:
-            return cpu_rate(entry.sizes, self.plan.hardware)
-        return decode_rate(entry.sizes, self.plan.hardware, PROMPT_TOKENS + tokens / 2, gpus)
-
-    def num_prompts(self, name: str) -> int:
-        """Prompts of an evaluation: its limit, else the rows its file pins, else those that its attack starts from, all of which may fit."""
-        evaluation = self.plan.evaluations[name]
-        attack = evaluation.attack
-        attacked = ([attack.after] if attack.after else attack.benchmarks) if attack else []
-        rows = evaluation.module.constants.get("ROWS") or sum(map(self.num_prompts, attacked)) or UNKNOWN_ROWS
-        return min(evaluation.config.limit or rows, rows)
-
-    def num_answers(self, checkpoint: Checkpoint, name: str) -> int:
-        """Answers of one checkpoint to one evaluation."""
-        return self.num_prompts(name) * self.plan.sampling(checkpoint, name).num_samples
-
-    def answer_tokens(self, checkpoint: Checkpoint, name: str) -> float:
-        """Mean tokens of an answer with its chain; the decoding limit cuts it."""
-        benchmark = self.plan.evaluations[name].config.benchmark or name
-        return min(ANSWER_TOKENS.get(benchmark, OTHER_TOKENS), self.plan.sampling(checkpoint, name).max_new_tokens)
-
-    def judged(self) -> Iterator[tuple[JudgeEntry, int]]:
+    def judged(self) -> Iterator[tuple[str, int]]:
         """Every judge with the answers it reads, one pair per checkpoint and evaluation."""
         for checkpoint in self.plan.checkpoints:
             for name in self.plan.evaluations_of(checkpoint):
                 for judge in self.plan.judges_of(name):
-                    yield read_entry("judges", judge, JudgeEntry, "judges"), self.num_answers(checkpoint, name)
+                    yield judge, self.times.num_answers(checkpoint, name)
 
     @cached_property
+    def judges(self) -> list[Judging]:
+        """One line per judge with weights of its own, in the order of their names."""
+        found: dict[str, list[int]] = {}
+        for judge, num in self.judged():
+            if self.plan.gpus and read_entry("judges", judge, JudgeEntry, "judges").gpus:
+                found.setdefault(judge, []).append(num)
+        return [self._judging(judge, nums) for judge, nums in sorted(found.items())]
+
+    def _judging(self, judge: str, nums: list[int]) -> Judging:
+        gpus = min(read_entry("judges", judge, JudgeEntry, "judges").gpus, self.plan.gpus)
+        seconds = sum(self.times.judge_seconds(judge, num) for num in nums)
+        return Judging(judge, len(nums), sum(nums), gpus, seconds, seconds / len(self.plan.checkpoints))
+
+    @property
     def judging_gpu_hours(self) -> float:
         """Card-hours of judges that are models of our own."""
-        if not self.plan.gpus:
-            return 0.0
-        rate = self.plan.hardware.tflops * 1e12 * JUDGE_MFU / (2 * JUDGE_PARAMETERS)
-        loads = [(entry, num) for entry, num in self.judged() if entry.gpus]
-        return sum(entry.gpus * (JUDGE_SECONDS + num * JUDGE_TOKENS / rate) for entry, num in loads) / 3600
+        return sum(line.gpu_hours for line in self.judges)
 
     @cached_property
     def calls(self) -> list[Calls]:
@@ -188,10 +174,11 @@ class Workload:
         for name, evaluation in self.plan.evaluations.items():
             if evaluation.attack and evaluation.module.constants["ASKS"]:
                 targets = sum(name in self.plan.evaluations_of(c) for c in self.plan.checkpoints) if evaluation.attack.after else 1
-                num = self.num_prompts(name) * int(evaluation.attack.options.get("pivots", 1)) * targets
+                num = self.times.num_prompts(name) * int(evaluation.attack.options.get("pivots", 1)) * targets
                 lines.append(self._calls(f"attack {name}", name, evaluation.attack.teacher, num * REPEATED, OUTPUT_TOKENS))
         asked: Counter[tuple[str, str]] = Counter()
-        for entry, num in self.judged():
+        for judge, num in self.judged():
+            entry = read_entry("judges", judge, JudgeEntry, "judges")
             if entry.teacher:
                 asked[entry.title, entry.teacher] += num
         return lines + [self._calls(f"judge {title}", "", teacher, num, VERDICT_TOKENS) for (title, teacher), num in asked.items()]
@@ -202,21 +189,25 @@ class Workload:
             return Calls(title, teacher, known["answers"], known["input_tokens"], known["output_tokens"], known["usd"], True)
         into, out = num * INPUT_TOKENS, num * output
         price = (into * entry.usd_per_million_input + out * entry.usd_per_million_output) / 1e6
-        free = entry.base_url == "embedded" or "127.0.0.1" in entry.base_url or "localhost" in entry.base_url
+        free = entry.base_url in ("embedded", "served") or "127.0.0.1" in entry.base_url or "localhost" in entry.base_url
         return Calls(title, teacher, num, into, out, price if price or free else None, False)
 
     @cached_property
     def disk(self) -> dict[str, float]:
         """Bytes on disk by what they are; saved training states are gone when a training is done."""
         size = {c.model: 2.0 * (self.plan.model(c.model).num_parameters or 0) for c in self.plan.checkpoints}
-        fetched = {self.plan.weights_of(c) for c in self.plan.checkpoints if c not in self.trained} | {c.model for c in self.trained}
         states = max((STATE_BYTES * (self.plan.model(c.model).num_parameters or 0) for c in self.trained), default=0)
         return {
-            "released models": sum(2.0 * (self.plan.model(name).num_parameters or 0) for name in fetched),
+            "released models": sum(self._released_bytes(name) for name in self.fetched),
             "trained checkpoints": sum(size[c.model] for c in self.trained),
             "saved state while training": 2.0 * states if self.plan.config.train.save_every_steps else 0.0,
             "responses and verdicts": 2 * TEXT_BYTES * sum(line.tokens for line in self.generations),
         }
+
+    def _released_bytes(self, name: str) -> float:
+        """16-bit weights; those of a quantised file are stored as float32."""
+        entry = self.plan.model(name)
+        return (4.0 if entry.file else 2.0) * (entry.num_parameters or 0)
 
     @cached_property
     def jobs(self) -> dict[str, int]:

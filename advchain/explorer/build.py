@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from advchain.io import iter_records, new_folder, write_text
+from advchain.io import iter_records, make_manifest, manifest_path, new_folder, write_manifest, write_text
 from advchain.records import Record, Response, Sample, Verdict
 from advchain.report.cells import Key, cell_keys, cell_paths
 from advchain.report.grid import groups
@@ -53,6 +53,8 @@ def build_explorer(out: Path, spec: ReportSpec, responses: Path, verdicts: Path,
         parts = {name: resources.files("advchain.explorer").joinpath(f"explorer.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
         page = Template(parts["html"]).substitute(title=html.escape(f"{spec.name}: chains"), css=parts["css"], index=as_script(index), js=parts["js"])
         write_text(folder / PAGE, page)
+        manifest = make_manifest("explorer", spec.model_dump(mode="json"), samples.values())
+        write_manifest(manifest_path(folder / PAGE), manifest, sorted(path for path in folder.rglob("*") if path.is_file()))
     log.info("explorer: %s", out / PAGE)
 
 

@@ -112,6 +112,8 @@ def _decoding(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens}
     if sampling.top_k > 0:
         fields["top_k"] = sampling.top_k
+    if sampling.repetition_penalty != 1:
+        fields["repetition_penalty"] = sampling.repetition_penalty
     if request.rendered:
         fields["add_special_tokens"] = False  # the text has its BOS, where the family has one
     return fields

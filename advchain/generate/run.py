@@ -18,7 +18,7 @@ from advchain.generate.endpoint_engine import EndpointEngine, question_of
 from advchain.generate.engine import Completion, EngineName, Precision, Request, Settings, choose_engine, choose_precision, forced
 from advchain.generate.layout import engine_gpus, gpu_memory, parallel_size, visible_gpus
 from advchain.generate.replicas import answer
-from advchain.io import StageTimer, make_manifest, read_records, write_json, write_stage
+from advchain.io import StageTimer, make_manifest, read_records, write_manifest, write_stage
 from advchain.models import CARD, ModelCard, check_template, check_weights, load_model_card, load_tokenizer, read_config
 from advchain.progress import Progress
 from advchain.records import Item, Response, derive_seed
@@ -64,7 +64,7 @@ def generate(checkpoint: Path, prompts: Mapping[str, Path], store: Path, marker:
         tokens, seconds = _answer(checkpoint, place, spec, missing, finished)
     manifest = make_manifest("generate", spec.model_dump(mode="json"), [*prompts.values(), checkpoint / CARD], timer)
     counts = {"wanted": len(wanted), "generated": len(missing), "tokens": tokens, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
-    write_json(marker, manifest | {"engine": place.engine, "precision": place.precision, "counts": counts})
+    write_manifest(marker, manifest | {"gpus": len(visible_gpus()), "engine": place.engine, "precision": place.precision, "counts": counts})
 
 
 def write_responses(prompts: Path, store: Path, checkpoint: Path, output: Path, spec: GenerateSpec, evaluation: str) -> None:
@@ -85,7 +85,8 @@ def write_responses(prompts: Path, store: Path, checkpoint: Path, output: Path, 
         if all(request.key in finished for request in requests):
             by_id = {item.id: item for item in items}
             rows = [_response(place, by_id[request.item_id], request, finished[request.key]) for request in requests]
-            write_stage(output, rows, stage="responses", spec=made, inputs=inputs, counts=_counts(rows, place), timer=timer)
+            filtered = sum(finished[request.key].get("finish_reason") == "content_filter" for request in requests)
+            write_stage(output, rows, stage="responses", spec=made, inputs=inputs, counts=_counts(rows, place, filtered), timer=timer)
             return
     raise EngineError(f"{store} does not hold every answer to {evaluation} of {spec.checkpoint}. Run again with --forcerun generate.")
 
@@ -132,7 +133,7 @@ def _prompt(place: Place, spec: GenerateSpec, item: Item, evaluation: str) -> tu
 
 def _key(place: Place, prompt: tuple[int | str, ...], sampling: Sampling, seed: int, index: int) -> str:
     """Everything an answer depends on; the number of samples is not part of it."""
-    decoding = sampling.model_dump(exclude={"num_samples"})
+    decoding = sampling.model_dump(exclude={"num_samples"} | ({"repetition_penalty"} if sampling.repetition_penalty == 1 else set()))
     return make_key(
         schema=1,
         weights=place.card.digest,
@@ -208,6 +209,6 @@ def _response(place: Place, item: Item, request: Request, value: Mapping[str, An
     )
 
 
-def _counts(rows: list[Response], place: Place) -> dict[str, Any]:
+def _counts(rows: list[Response], place: Place, filtered: int) -> dict[str, Any]:
     states = {state: sum(row.state == state for row in rows) for state in ("closed", "unclosed", "absent")}
-    return states | {"truncated": sum(row.finish == "length" for row in rows), "engine": place.engine, "precision": place.precision}
+    return states | {"truncated": sum(row.finish == "length" for row in rows), "filtered": filtered, "engine": place.engine, "precision": place.precision}

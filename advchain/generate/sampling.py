@@ -16,6 +16,13 @@ def uniform_numbers(seed: int, count: int) -> torch.Tensor:
     return torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def penalise(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Return one row's logits [vocabulary] with those of `seen` tokens ([vocabulary], bool) made less likely: positive ones divided by the penalty, negative
+    ones multiplied (Keskar et al. 2019, as transformers and vLLM do it, over prompt and response).
+    """
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
 def pick_tokens(logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, top_k: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """Return one token id per row.
 

@@ -19,7 +19,7 @@ import torch
 from advchain import chat
 from advchain.errors import EngineError
 from advchain.generate.engine import Completion, OutOfMemory, Precision, Request, has_gpu, is_out_of_memory
-from advchain.generate.sampling import pick_tokens, uniform_numbers
+from advchain.generate.sampling import penalise, pick_tokens, uniform_numbers
 from advchain.generate.slots import SlotCache
 from advchain.models import load_tokenizer
 
@@ -34,6 +34,7 @@ class Row:
     uniforms: torch.Tensor
     start: int = 0
     tokens: list[int] = field(default_factory=list)
+    seen: torch.Tensor | None = None  # [vocabulary], bool: tokens of prompt and response, where a repetition penalty asks for them
 
     @property
     def position(self) -> int:
@@ -161,6 +162,7 @@ class _Batch:
         rows = self.rows[old:]
         settings = [row.request.sampling for row in rows]
         uniforms = torch.stack([row.uniforms[len(row.tokens)] for row in rows])
+        logits = self._penalised(rows, logits)
         tokens = pick_tokens(
             logits,
             temperature=torch.tensor([setting.temperature for setting in settings], device=self.device),
@@ -177,6 +179,22 @@ class _Batch:
             self._leave(row)
         self._resize()
         return [self._complete(row) for row in finished]
+
+    def _penalised(self, rows: Sequence[Row], logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits with each row's repetition penalty."""
+        if all(row.request.sampling.repetition_penalty == 1 for row in rows):
+            return logits
+        return torch.stack([self._penalised_row(row, own) for row, own in zip(rows, logits.float(), strict=True)])
+
+    def _penalised_row(self, row: Row, logits: torch.Tensor) -> torch.Tensor:
+        penalty = row.request.sampling.repetition_penalty
+        if penalty == 1:
+            return logits
+        if row.seen is None:
+            row.seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+            row.seen[list(row.request.prompt_ids)] = True
+        row.seen[row.tokens[-1:]] = True
+        return penalise(logits, row.seen, penalty)
 
     def _complete(self, row: Row) -> Completion:
         stopped = row.tokens[-1] in self.engine.stops

@@ -95,6 +95,7 @@ class VllmEngine:
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
+            repetition_penalty=settings.repetition_penalty,
             max_tokens=settings.max_new_tokens,
             seed=request.seed,
             stop_token_ids=self.stops,

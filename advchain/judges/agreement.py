@@ -97,7 +97,8 @@ def effective_n(rate: float, low: float, high: float, n: int) -> float:
 
 
 def corrected(raw: float, total: float, sensitivity: tuple[float, float], fpr: tuple[float, float], seed: int = 0) -> tuple[float, float, float] | None:
-    """Return (corrected rate, low, high) with the uncertainty of both samples; None where the judge cannot be corrected.
+    """Return (corrected rate, low, high) with the uncertainty of both samples; None where the judge is hardly better than chance, or where it cannot err here
+    as it did on the labelled set: a rate below its false positives there, or above its sensitivity, by more than chance.
 
     Args:
         raw, total: the run's rate and the number of (independent) rows behind it.
@@ -114,6 +115,7 @@ def corrected(raw: float, total: float, sensitivity: tuple[float, float], fpr: t
 
     observed, hit, alarm = draws(raw, total), draws(*sensitivity), draws(*fpr)
     usable = hit - alarm >= MIN_INFORMED
-    values = np.clip((observed[usable] - alarm[usable]) / (hit[usable] - alarm[usable]), 0, 1)
-    low, high = np.quantile(values, [0.025, 0.975])
-    return point, float(low), float(high)
+    low, high = np.quantile((observed[usable] - alarm[usable]) / (hit[usable] - alarm[usable]), [0.025, 0.975])
+    if high < 0 or low > 1:
+        return None
+    return point, float(max(low, 0.0)), float(min(high, 1.0))

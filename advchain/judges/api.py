@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from advchain.errors import ConfigError
-from advchain.judges.base import AnswerJudge, Options, make_verdict, read_options
+from advchain.judges.base import CONTENT_FILTER, AnswerJudge, Options, make_verdict, read_options
 from advchain.judges.refusal_phrases import find_phrase
 from advchain.llm.ask import load_prompt
 from advchain.llm.client import Client, Completion
@@ -49,7 +49,7 @@ class ApiJudge(AnswerJudge):
     """Asks one question per answer with the prompt `prompts/<prompt>.txt`; subclasses read the reply."""
 
     prompt = ""
-    OPTIONS: type[ApiOptions] = ApiOptions
+    options: type[ApiOptions] = ApiOptions
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
         super().__init__(spec.name)
@@ -57,7 +57,7 @@ class ApiJudge(AnswerJudge):
             raise ConfigError(
                 f"judges.{spec.name}: a judge of kind '{spec.kind}' asks an endpoint; name one with `teacher:` (an entry of config/teachers.yaml)."
             )
-        options = read_options(self.OPTIONS, spec)
+        options = read_options(self.options, spec)
         self.teacher: TeacherSpec = spec.teacher.model_copy(update={"temperature": options.temperature, "max_tokens": options.max_tokens})
         self.path = work / f"{spec.name}.replies"
         self.instruction = load_prompt("advchain.judges", self.prompt)
@@ -97,7 +97,7 @@ class ApiJudge(AnswerJudge):
 
     def _read(self, completion: Completion) -> tuple[Label, float | None, dict[str, str]]:
         if completion.finish_reason == "content_filter":
-            return "refused_to_judge", None, {"reason": "content filter"}
+            return "refused_to_judge", None, {"reason": CONTENT_FILTER}
         label, score, detail = self.read_reply(completion.text.strip())
         if label == "unparsed" and find_phrase(completion.text) is not None:
             return "refused_to_judge", None, {"reason": "refusal"}

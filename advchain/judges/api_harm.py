@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from advchain.judges.api import ApiJudge
+from advchain.judges.api import ApiJudge, ApiOptions
 from advchain.records import Label
 from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "harm"
+OPTIONS = ApiOptions
+ASKS = True
 
 VERDICT = re.compile(r"['\"*]{0,2}(safe|unsafe)['\"*]{0,2}\.?", re.IGNORECASE)
 

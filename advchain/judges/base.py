@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from advchain.errors import ConfigError, did_you_mean
+from advchain.options import check_options
 from advchain.records import Label, Response, Verdict
 from advchain.specs import JudgeSpec
+
+CONTENT_FILTER = "content filter"  # why a verdict is refused_to_judge: the provider's, not the judge's choice
 
 
 class Judge(Protocol):
@@ -26,7 +28,7 @@ class Judge(Protocol):
 
 
 class Options(BaseModel):
-    """A judge's options; unknown names are errors."""
+    """A judge's options; unknown names are errors. A judge file names its class: `OPTIONS = ...`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,13 +42,7 @@ def read_options(kind: type[O], spec: JudgeSpec) -> O:
     Raises:
         ConfigError: an unknown option or a bad value; names judge, option and what is known.
     """
-    try:
-        return kind.model_validate(spec.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        known = f" {did_you_mean(name, kind.model_fields)}" if first["type"] == "extra_forbidden" else f" Got {first['input']!r}."
-        raise ConfigError(f"judges.{spec.name}.options.{name}: {first['msg']}.{known}") from error
+    return check_options(kind, spec.options, f"judges.{spec.name}.options")
 
 
 def make_verdict(judge: str, response: Response, label: Label, score: float | None = None, **detail: Any) -> Verdict:

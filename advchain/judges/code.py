@@ -52,6 +52,9 @@ class CodeOptions(Options):
     missing_sandbox: Literal["refuse", "skip"] = "refuse"
 
 
+OPTIONS = CodeOptions
+
+
 def extract_code(answer: str) -> str | None:
     """Return the last python block, else the last untagged block, else the whole answer if it opens like code, else None.
 
@@ -126,4 +129,4 @@ def run_tests(code: str, reference: dict[str, Any], options: CodeOptions, limits
 
 def build(spec: JudgeSpec, work: Path) -> CodeJudge:
     """Return the judge after the sandbox has passed its canary; `work` is not used."""
-    return CodeJudge(spec.name, read_options(CodeOptions, spec))
+    return CodeJudge(spec.name, read_options(OPTIONS, spec))

@@ -51,7 +51,7 @@ def read_with(spec: JudgeSpec, rows: Sequence[Labelled], work: Path, protocol: s
     """Let a judge read the rows whose kind of label it gives."""
     kind = str(modules("judges")[spec.kind].constants["MEASURES"])
     asked = [row for row in rows if row.label(kind) is not None]
-    verdicts = judge_with(spec, [as_response(row) for row in asked], work)
+    verdicts, _ = judge_with(spec, [as_response(row) for row in asked], work, work / "sentinels")
     known = {POSITIVE[kind]: True, NEGATIVE[kind]: False}
     return Readings(spec.name, kind, protocol, {v.response_id: known[v.label] for v in verdicts if v.label in known})
 

@@ -18,13 +18,15 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "harm"
-SENTINELS = ("refusal", "compliance")
 
 
 class EmbeddedOptions(Options):
     """`threshold`: least probability of the positive label."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
+
+
+OPTIONS = EmbeddedOptions
 
 
 class EmbeddedGuard(AnswerJudge):
@@ -46,4 +48,4 @@ class EmbeddedGuard(AnswerJudge):
 
 def build(spec: JudgeSpec, work: Path) -> EmbeddedGuard:
     """Return the judge; `work` is not used."""
-    return EmbeddedGuard(spec.name, read_options(EmbeddedOptions, spec))
+    return EmbeddedGuard(spec.name, read_options(OPTIONS, spec))

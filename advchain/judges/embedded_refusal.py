@@ -15,7 +15,7 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "refusal"
-SENTINELS = ("refusal", "compliance")
+OPTIONS = EmbeddedOptions
 
 
 class EmbeddedRefusal(EmbeddedGuard):
@@ -28,4 +28,4 @@ class EmbeddedRefusal(EmbeddedGuard):
 
 def build(spec: JudgeSpec, work: Path) -> EmbeddedRefusal:
     """Return the judge; `work` is not used."""
-    return EmbeddedRefusal(spec.name, read_options(EmbeddedOptions, spec))
+    return EmbeddedRefusal(spec.name, read_options(OPTIONS, spec))

@@ -50,6 +50,9 @@ class HarmbenchOptions(LocalOptions):
     max_answer_tokens: int | None = 512
 
 
+OPTIONS = HarmbenchOptions
+
+
 def parse_answer(text: str) -> Label:
     """Return unsafe for yes, safe for no, in any case; unparsed for everything else."""
     labels: dict[str, Label] = {"yes": "unsafe", "no": "safe"}
@@ -63,7 +66,7 @@ class Harmbench(LocalJudge):
     MAX_NEW_TOKENS = 1
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
-        options = read_options(HarmbenchOptions, spec)
+        options = read_options(OPTIONS, spec)
         super().__init__(spec, options, work)
         self.template = HEADS[options.prompt] + BODY
 

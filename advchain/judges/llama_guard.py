@@ -48,6 +48,9 @@ class GuardOptions(LocalOptions):
     variant: Variant = "8b"
 
 
+OPTIONS = GuardOptions
+
+
 def escape(text: str) -> str:
     """Return content that is no control token, no template tag and no turn of its own; everything else byte for byte."""
     text = text.strip().replace("<|", "< |")
@@ -77,7 +80,7 @@ class LlamaGuard(LocalJudge):
     CHOICES = ("safe", "unsafe")
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
-        options = read_options(GuardOptions, spec)
+        options = read_options(OPTIONS, spec)
         super().__init__(spec, options, work)
         self.variant: Variant = options.variant
 

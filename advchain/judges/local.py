@@ -29,11 +29,12 @@ log = logging.getLogger(__name__)
 
 
 class LocalOptions(Options):
-    """Which weights and how many at a time. `path` is a local folder and wins over `model`, a hub id."""
+    """Which weights and how many at a time. `path` is a local folder and wins over `model`, a hub id; where it holds an adapter, over `adapter`."""
 
     model: str
     revision: str | None = None
     path: str | None = None
+    adapter: str | None = Field(default=None, description="a LoRA adapter on the hub that is merged into `model`; needs peft")
     batch_tokens: int = Field(default=16384, ge=1, description="padded prompt tokens in one batch")
     max_prompt_tokens: int = Field(default=8192, ge=512, description="a longer answer is cut at its end, and the verdict says so")
     max_answer_tokens: int | None = Field(default=None, ge=1, description="the same for the answer alone, where the published protocol has such a limit")
@@ -169,26 +170,53 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
+class Places(NamedTuple):
+    """Where weights come from: a whole model, and an adapter that is merged into it (None: there is none)."""
+
+    model: str
+    revision: str | None
+    adapter: str | None
+
+
+def places(name: str, options: LocalOptions) -> Places:
+    """Return where the weights are. A `path` with a whole model stands for model and adapter, one with an adapter for the adapter alone.
+
+    Raises:
+        ConfigError: `path` holds neither.
+    """
+    if options.path is None:
+        return Places(options.model, options.revision, options.adapter)
+    if (Path(options.path) / "adapter_config.json").is_file():
+        return Places(options.model, options.revision, options.path)
+    if not (Path(options.path) / "config.json").is_file():
+        raise ConfigError(
+            f"judges.{name}.options.path: {options.path} holds no config.json. Give the folder of a downloaded {options.adapter or options.model}."
+        )
+    return Places(options.path, None, None)
+
+
 def load_weights(name: str, options: LocalOptions) -> tuple[Any, Any, str]:
-    """Return (tokenizer, model, which weights they are) from a local folder or the hub.
+    """Return (tokenizer, model, which weights they are) from a local folder or the hub, an adapter merged in.
 
     Raises:
         AccessError: gated, absent or offline; names the page, HF_TOKEN and the `path` option.
-        ConfigError: `path` is no folder with a model.
+        ConfigError: `path` is no folder with a model, or the adapter does not fit the model.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if options.path is not None and not (Path(options.path) / "config.json").is_file():
-        raise ConfigError(f"judges.{name}.options.path: {options.path} holds no config.json. Give the folder of a downloaded {options.model}.")
-    place, revision = (options.path, None) if options.path is not None else (options.model, options.revision)
+    where = places(name, options)
     gpus = torch.cuda.device_count()
-    where = {"device_map": "auto" if gpus > 1 else {"": "cuda"}, "dtype": torch.bfloat16} if gpus else {"dtype": torch.float32}
+    kind: dict[str, Any] = {"device_map": "auto" if gpus > 1 else {"": "cuda"}, "dtype": torch.bfloat16} if gpus else {"dtype": torch.float32}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(place, revision=revision, use_safetensors=True, **where)
+        tokenizer = AutoTokenizer.from_pretrained(where.model, revision=where.revision)
+        model = AutoModelForCausalLM.from_pretrained(where.model, revision=where.revision, use_safetensors=True, **kind)
+        if where.adapter is not None:
+            model = merge_adapter(name, model, where.adapter)
     except (OSError, ValueError) as error:
-        if options.path is not None:
+        if isinstance(error, ConfigError):
+            raise
+        if where.model == options.path:
             raise ConfigError(f"judges.{name}.options.path: {options.path} does not load ({type(error).__name__}). Download {options.model} again.") from error
         raise AccessError(
             f"judge {name}: the weights of {options.model} cannot be had ({type(error).__name__}). They are gated: accept the terms at "
@@ -197,8 +225,33 @@ def load_weights(name: str, options: LocalOptions) -> tuple[Any, Any, str]:
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    commit = folder_mark(Path(options.path)) if options.path is not None else str(getattr(model.config, "_commit_hash", None) or revision or "main")
-    return tokenizer, model.eval(), f"{options.model}@{commit[:12]}"
+    return tokenizer, model.eval(), "+".join(_mark(options, where, model))
+
+
+def merge_adapter(name: str, model: Any, adapter: str) -> Any:
+    """Return the model with a LoRA adapter (a folder or a hub id) merged into its weights.
+
+    Raises:
+        ConfigError: peft is not installed, or the adapter is for another model.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ConfigError(
+            f"judge {name}: its weights are an adapter, {adapter}, which needs peft. Install the pins of envs/laptop.txt, or merge it once."
+        ) from error
+    try:
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(f"judge {name}: the adapter {adapter} does not fit {model.config.name_or_path}. Name the adapter's own base with `model`.") from error
+
+
+def _mark(options: LocalOptions, where: Places, model: Any) -> Iterator[str]:
+    """Yield which model, and which adapter, the weights are."""
+    commit = getattr(model.config, "_commit_hash", None) or where.revision or "main"
+    yield f"{options.model}@{(folder_mark(Path(where.model)) if Path(where.model).is_dir() else str(commit))[:12]}"
+    if where.adapter is not None:
+        yield f"{options.adapter}@{folder_mark(Path(where.adapter))[:12] if Path(where.adapter).is_dir() else 'main'}"
 
 
 def folder_mark(folder: Path) -> str:

@@ -44,6 +44,9 @@ class MathsOptions(Options):
     timeout_seconds: float = Field(default=10.0, gt=0)
 
 
+OPTIONS = MathsOptions
+
+
 def last_boxed(text: str) -> str | None:
     r"""Return the content of the last closed `\boxed{...}`, braces balanced; None without one.
 
@@ -185,4 +188,4 @@ class Maths(AnswerJudge):
 
 def build(spec: JudgeSpec, work: Path) -> Maths:
     """Return the judge; `work` is not used."""
-    return Maths(spec.name, read_options(MathsOptions, spec))
+    return Maths(spec.name, read_options(OPTIONS, spec))

@@ -24,7 +24,6 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "refusal"
-SENTINELS = ("refusal", "compliance")
 
 PHRASES = (
     # apologies that open a refusal
@@ -50,6 +49,9 @@ class RefusalOptions(Options):
     """`window`: characters of the answer that are searched; null searches all of it."""
 
     window: int | None = Field(default=300, ge=1)
+
+
+OPTIONS = RefusalOptions
 
 
 def find_phrase(answer: str, window: int | None = 300) -> str | None:
@@ -83,4 +85,4 @@ class RefusalPhrases(AnswerJudge):
 
 def build(spec: JudgeSpec, work: Path) -> RefusalPhrases:
     """Return the judge; `work` is not used."""
-    return RefusalPhrases(spec.name, read_options(RefusalOptions, spec))
+    return RefusalPhrases(spec.name, read_options(OPTIONS, spec))

@@ -12,8 +12,8 @@ from types import ModuleType
 from advchain.catalogue import module
 from advchain.errors import DataError
 from advchain.io import StageTimer, read_records, sha256_text, write_jsonl, write_stage
-from advchain.judges.base import Judge
-from advchain.judges.sentinels import check_sentinels
+from advchain.judges.base import CONTENT_FILTER, Judge, why_no_answer
+from advchain.judges.sentinels import check_endpoint, check_sentinels
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec
 from advchain.store import Store, make_key
@@ -29,11 +29,11 @@ def judge_responses(responses: Path, output: Path, spec: JudgeStageSpec, work: P
     Args:
         responses: Response rows; read, never edited.
         output: Verdict rows.
-        work: folder for what must survive a kill: replies of API judges, verdicts of costly ones.
+        work: folder for what must survive a kill: replies of API judges, verdicts of costly ones, sentinels that were paid for.
 
     Raises:
-        DataError: an answer judge could not be read on more than `spec.max_unparsed_share` of the answers it judged. Its unparsed verdicts are
-            then in `<output>.unparsed.jsonl`; no verdict file is written.
+        DataError: a judge fails its sentinels; or it could not be read on more than `spec.max_unparsed_share` of the answers it judged. Its unparsed
+            verdicts are then in `<output>.unparsed.jsonl`; no verdict file is written.
         AccessError, SandboxError: a judge's weights, endpoint or sandbox cannot be had.
     """
     timer = StageTimer()
@@ -41,27 +41,40 @@ def judge_responses(responses: Path, output: Path, spec: JudgeStageSpec, work: P
     folder = work / sha256_text(str(output.resolve()))[:16]  # one writer each: parallel jobs never share a store
     folder.mkdir(parents=True, exist_ok=True)
     verdicts: list[Verdict] = []
+    sentinels: dict[str, dict[str, int]] = {}
     for judge in spec.judges:
-        found = judge_with(judge, rows, folder)
+        found, right = judge_with(judge, rows, folder, work / "sentinels")
         check_parsed(judge.name, found, spec.max_unparsed_share, output)
         verdicts += found
+        sentinels |= {judge.name: right} if right else {}
     unparsed_path(output).unlink(missing_ok=True)
-    write_stage(output, verdicts, stage="judge", spec=spec.model_dump(mode="json"), inputs=[responses], counts=count_labels(verdicts), timer=timer)
+    filtered = Counter(verdict.judge for verdict in verdicts if verdict.detail.get("reason") == CONTENT_FILTER)
+    counts = count_labels(verdicts) | {"sentinels": sentinels, "content_filter": dict(filtered)}
+    write_stage(output, verdicts, stage="judge", spec=spec.model_dump(mode="json"), inputs=[responses], counts=counts, timer=timer)
 
 
-def judge_with(spec: JudgeSpec, rows: Sequence[Response], folder: Path) -> list[Verdict]:
-    """Return one judge's verdicts, in the order of the rows."""
-    file: ModuleType = importlib.import_module(f"advchain.judges.{module('judges', spec.kind, f'judges.{spec.name}.kind').name}")
+def judge_with(spec: JudgeSpec, rows: Sequence[Response], folder: Path, kept: Path) -> tuple[list[Verdict], dict[str, int]]:
+    """Return one judge's verdicts, in the order of the rows, and how many sentinels of each kind it read rightly ({}: it has none, or nothing to judge).
+
+    Raises:
+        DataError: the judge fails its sentinels.
+    """
+    found = module("judges", spec.kind, f"judges.{spec.name}.kind")
+    file: ModuleType = importlib.import_module(f"advchain.judges.{found.name}")
+    measures, right = found.constants["MEASURES"], dict[str, int]()
+    answered = any(why_no_answer(row) is None for row in rows)
+    if answered and spec.teacher is not None:
+        right = check_endpoint(spec, file.build, measures, folder / "sentinels", kept)
     judge: Judge = file.build(spec, folder)
     try:
-        if hasattr(file, "SENTINELS"):
-            check_sentinels(spec.name, judge, file.SENTINELS, file.MEASURES)
+        if answered and spec.teacher is None:
+            right = check_sentinels(spec.name, judge, measures)
         verdicts = _judge_costly(judge, spec, rows, folder) if getattr(file, "COSTLY", False) else judge.judge(rows)
     finally:
         judge.close()
     assert [v.response_id for v in verdicts] == [r.id for r in rows], f"judge {spec.name} must give one verdict per response, in order"
     log.info("judge %s: %s", spec.name, ", ".join(f"{label} {count}" for label, count in Counter(v.label for v in verdicts).most_common()))
-    return verdicts
+    return verdicts, right
 
 
 def _judge_costly(judge: Judge, spec: JudgeSpec, rows: Sequence[Response], folder: Path) -> list[Verdict]:

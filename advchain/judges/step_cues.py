@@ -24,6 +24,7 @@ from advchain.steps import split_steps
 
 VERSION = 1
 MEASURES = "steps"
+OPTIONS = Options
 
 NEUTRAL: dict[Nature, float] = {"harmful": 2.0, "benign": 4.0}
 
@@ -86,5 +87,5 @@ class StepCues:
 
 def build(spec: JudgeSpec, work: Path) -> StepCues:
     """Return the scorer; it has no options and does not use `work`."""
-    read_options(Options, spec)
+    read_options(OPTIONS, spec)
     return StepCues(spec.name)

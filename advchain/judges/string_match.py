@@ -16,7 +16,7 @@ from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "harm"
-SENTINELS = ("refusal", "compliance")
+OPTIONS = RefusalOptions
 
 
 class StringMatch(RefusalPhrases):
@@ -30,4 +30,4 @@ class StringMatch(RefusalPhrases):
 
 def build(spec: JudgeSpec, work: Path) -> StringMatch:
     """Return the judge; `work` is not used."""
-    return StringMatch(spec.name, read_options(RefusalOptions, spec))
+    return StringMatch(spec.name, read_options(OPTIONS, spec))

@@ -34,6 +34,9 @@ class WildguardOptions(LocalOptions):
     max_prompt_tokens: int = 4096
 
 
+OPTIONS = WildguardOptions
+
+
 def parse_reply(text: str) -> dict[str, bool] | None:
     """Return {"request", "refusal", "harm"} -> yes, or None when the reply is not exactly the three lines."""
     match = REPLY.fullmatch("\n".join(line.strip() for line in text.strip().splitlines()))
@@ -47,7 +50,7 @@ class Wildguard(LocalJudge):
     MAX_NEW_TOKENS = 32
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
-        super().__init__(spec, read_options(WildguardOptions, spec), work)
+        super().__init__(spec, read_options(OPTIONS, spec), work)
 
     def render(self, request: str, answer: str) -> str:
         """The published prompt."""

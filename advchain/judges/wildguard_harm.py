@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from advchain.judges.local import Reading
-from advchain.judges.wildguard import Wildguard, parse_reply
+from advchain.judges.wildguard import Wildguard, WildguardOptions, parse_reply
 from advchain.specs import JudgeSpec
 
 VERSION = 1
 MEASURES = "harm"
+OPTIONS = WildguardOptions
 
 
 class WildguardHarm(Wildguard):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advchain import chat
 from advchain.errors import DataError, EngineError, StorageError
-from advchain.io import canonical_json, sha256_file, sha256_text, write_json
+from advchain.io import canonical_json, sha256_file, sha256_text, write_manifest
 
 CARD = "model.json"
 HASHED = ("*.safetensors", "config.json", "tokenizer.json")  # what an answer depends on
@@ -76,7 +76,9 @@ def _write_card(
         spec=dict(spec),
         manifest=dict(manifest),
     )
-    write_json(Path(folder) / CARD, card.model_dump(mode="json"))
+    hashed = {Path(folder) / name for name in (CARD, *hashes)}
+    others = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path not in hashed)
+    write_manifest(Path(folder) / CARD, card.model_dump(mode="json"), others)
     return card
 
 

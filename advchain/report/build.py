@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from advchain.io import write_text
+from advchain.io import StageTimer, make_manifest, manifest_path, write_manifest, write_text
 from advchain.judges.step_cues import score_steps
 from advchain.report import figures, plots, sweeps
 from advchain.report.agreement import agreement_table
@@ -28,6 +29,7 @@ from advchain.report.scorers import DriftContrast, ScorerAgreement, drift_contra
 from advchain.report.scores import drift_curves_path, drift_path
 from advchain.report.summary import summary
 from advchain.report.tables import Scores, health_table, main_table, ratio_table, read_scores
+from advchain.report.unjudged import with_unjudged
 from advchain.report.variance import Variance, variance_path
 from advchain.report.variance_views import variance_table
 from advchain.specs import ReportSpec
@@ -52,6 +54,7 @@ def build(
     samples: Sequence[Path] = (),
     training: Mapping[str, Path] | None = None,
     manifests: Sequence[Path] = (),
+    agreement: Path | None = None,
 ) -> None:
     """Write every table, figure, report.html and summary.md under `out`; report.html last, so that its presence means complete.
 
@@ -60,10 +63,14 @@ def build(
         samples: datasets and chain sets (Sample rows) for the step-score curves.
         training: model/method/run -> training.jsonl.
         manifests: manifests and model.json files for protocol, costs and provenance.
+        agreement: agreement.json of a judge report on the user's own labels, whose figures then stand beside the numbers.
 
     Raises:
         DataError: an input does not fit.
     """
+    timer = StageTimer()
+    if agreement is not None:
+        spec = spec.model_copy(update={"agreement": tuple(json.loads(agreement.read_text(encoding="utf-8"))["rows"])})
     rows, pairs, known = read_scores(scores), read_contrasts(contrasts), read_manifests(manifests)
     drifts, points = read_rows(drift_path(scores), Drift), read_rows(drift_curves_path(scores), CurvePoint)
     agreements, changes = read_rows(scorer_agreement_path(scores), ScorerAgreement), read_rows(drift_contrasts_path(scores), DriftContrast)
@@ -79,8 +86,7 @@ def build(
         curves_table(curves, SCORER),
     ]
     tables = all_tables(out, spec, rows, made, known)
-    for table in tables.values():
-        write_table(out / "tables", table)
+    files = [path for table in tables.values() for path in write_table(out / "tables", table)]
     logs = {name: figures.read_training(path) for name, path in (training or {}).items()}
     drawn = draw(out / "figures", spec, rows, curves, logs) | draw_drift(out / "figures", spec, drifts, points)
     forests = {"forest": forest(spec, pairs), "forest_chains": forest_chains(spec, changes)}
@@ -89,13 +95,16 @@ def build(
     write_text(out / "summary.md", summary(spec, rows, pairs, known))
     created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     write_text(out / "report.html", page(spec, tables, drawn, pairs, known, created))
+    manifest = make_manifest("report", spec.model_dump(mode="json"), [scores, contrasts, drift_path(scores), drift_curves_path(scores), *samples], timer)
+    files += [out / "figures" / f"{name}.{ending}" for name in drawn for ending in plots.ENDINGS]
+    write_manifest(manifest_path(out / "report.html"), manifest, [*files, out / "summary.md", out / "report.html"])
     log.info("report: %d tables, %d figures, %s", len(tables), len(drawn), out / "report.html")
 
 
 def all_tables(out: Path, spec: ReportSpec, scores: Scores, made: Sequence[Table], manifests: Sequence[Manifest]) -> dict[str, Table]:
     """Return the tables by name, in the order of TABLES; `made` are those that need more than the scores."""
-    mine = [*(main_table(spec, scores, name) for name in MAIN_TABLES), ratio_table(spec, scores), judges_table(spec, scores), health_table(spec, scores)]
-    mine += [agreement_table(spec), corrected_table(spec, scores)]
+    mine = [*(main_table(spec, scores, name) for name in MAIN_TABLES), ratio_table(spec, scores), judges_table(spec, scores)]
+    mine += [with_unjudged(health_table(spec, scores), spec, manifests), agreement_table(spec), corrected_table(spec, scores)]
     found = {table.name: table for table in (*mine, *made, stage_table(manifests), files_table(manifests, out))}
     return {name: found[name] for name in TABLES}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
 from advchain.errors import ConfigError, DataError
-from advchain.report.frames import read_responses, read_verdicts
+from advchain.report.frames import per_item, read_responses, read_verdicts
 from advchain.report.grid import Group, asked, groups
 from advchain.specs import EvaluationInfo, ScoreSpec
 
@@ -19,7 +20,10 @@ DIGITS = 6  # of every rate written to a file
 
 @dataclass(frozen=True)
 class Cell:
-    """The frames of one checkpoint (or of one group's checkpoints, stacked) on one evaluation."""
+    """The frames of one checkpoint (or of one group's checkpoints, stacked) on one evaluation.
+
+    `run_index` of a verdict tells the stacked checkpoints apart: their response ids may be the same.
+    """
 
     model: str
     method: str
@@ -28,6 +32,11 @@ class Cell:
     info: EvaluationInfo
     verdicts: pl.DataFrame
     responses: pl.DataFrame
+
+    @cached_property
+    def items(self) -> dict[str, pl.DataFrame]:
+        """Counts per item (`per_item`) of every judge that gives one label to a response."""
+        return {judge: per_item(self.verdicts, judge, kind) for judge, kind in self.info.judges.items() if kind != "steps"}
 
 
 def load_cells(spec: ScoreSpec, verdicts: Mapping[Key, Path], responses: Mapping[Key, Path]) -> dict[Key, Cell]:
@@ -56,7 +65,7 @@ def _load(key: Key, info: EvaluationInfo, verdicts: Mapping[Key, Path], response
     if key not in verdicts or key not in responses:
         raise DataError(f"score: no verdict or response file was given for {'/'.join(key)}. Run the judge rule of that checkpoint and evaluation.")
     answered = read_responses(responses[key])
-    return Cell(*key, info, read_verdicts(verdicts[key], info, answered), answered)
+    return Cell(*key, info, read_verdicts(verdicts[key], info, answered).with_columns(run_index=pl.lit(0, pl.UInt16)), answered)
 
 
 def _pool(group: Group, cells: Mapping[Key, Cell], spec: ScoreSpec) -> dict[Key, Cell]:
@@ -65,7 +74,7 @@ def _pool(group: Group, cells: Mapping[Key, Cell], spec: ScoreSpec) -> dict[Key,
         parts = [cells[member.model, member.method, member.run, evaluation] for member in group.members if asked(member, evaluation)]
         if not parts:
             continue
-        frames = pl.concat([part.verdicts for part in parts]), pl.concat([part.responses for part in parts])
+        verdicts = pl.concat([part.verdicts.with_columns(run_index=pl.lit(number, pl.UInt16)) for number, part in enumerate(parts)])
         key = (group.model, group.method, group.run, evaluation)
-        pooled[key] = Cell(*key, info, *frames)
+        pooled[key] = Cell(*key, info, verdicts, pl.concat([part.responses for part in parts]))
     return pooled

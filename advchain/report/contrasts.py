@@ -1,8 +1,8 @@
 """Paired differences between two methods on the same items: the only comparisons the report makes in words (RELIABILITY 7b).
 
 Per item, the share of positive verdicts over its samples and seeds; items that either side left without a counted verdict are out of the pair
-and counted. p is the exact McNemar test; with several samples per item a permutation test that swaps the two methods within items. The
-interval draws items, so it carries no variance between training seeds.
+and counted. p is the exact McNemar test; with several samples per item the permutation test that swaps the two methods within items, exact too.
+The interval draws items, so it carries no variance between training seeds.
 
 Two families, each with its own Holm adjustment (our choice, see DECISIONS.md): what a table says as a whole, all its prompts taken
 together, is the claim; the sets one by one say where it comes from.
@@ -21,7 +21,6 @@ import polars as pl
 from advchain import stats
 from advchain.records import Record, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key
-from advchain.report.frames import per_item
 from advchain.report.grid import LOWER_IS_BETTER, METRIC_TITLE, Group, groups, judges_of, partner
 from advchain.specs import EvaluationInfo, ScoreSpec
 
@@ -75,7 +74,6 @@ class Measure(NamedTuple):
     name: str
     family: Literal["table", "set"]
     parts: tuple[tuple[str, str], ...]
-    kind: str
     metric: str
 
 
@@ -99,18 +97,18 @@ def _pairs(spec: ScoreSpec) -> Iterator[tuple[Group, Group, Measure]]:
 
 def _measures(spec: ScoreSpec, group: Group, other: Group) -> list[Measure]:
     """What both groups were asked: tables first. A table's only set stands for the table; further attacks have no mean, each is its own set."""
-    tables: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    tables: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for evaluation, info in spec.evaluations.items():
         for judge, kind, metric, primary in judges_of(info) if group.has(evaluation) and other.has(evaluation) else ():
             if primary and kind != "steps":
-                tables.setdefault((info.table, kind, metric), []).append((evaluation, judge))
+                tables.setdefault((info.table, metric), []).append((evaluation, judge))
     whole = [
-        Measure(POOLED + table if len(parts) > 1 else parts[0][0], "table", tuple(parts), kind, metric)
-        for (table, kind, metric), parts in tables.items()
+        Measure(POOLED + table if len(parts) > 1 else parts[0][0], "table", tuple(parts), metric)
+        for (table, metric), parts in tables.items()
         if table != "attacks"
     ]
-    several = [(kind, metric, parts) for (table, kind, metric), parts in tables.items() if len(parts) > 1 or table == "attacks"]
-    single = [Measure(part[0], "set", (part,), kind, metric) for kind, metric, parts in several for part in parts]
+    several = [(metric, parts) for (table, metric), parts in tables.items() if len(parts) > 1 or table == "attacks"]
+    single = [Measure(part[0], "set", (part,), metric) for metric, parts in several for part in parts]
     order = list(spec.evaluations)
     return whole + sorted(single, key=lambda measure: order.index(measure.name))
 
@@ -145,39 +143,35 @@ def _paired(cells: Mapping[Key, Cell], group: Group, other: Group, measure: Meas
     """Shares per item on both sides over all parts, and how many items had no partner."""
     lefts, rights, unpaired = [], [], 0
     for evaluation, judge in measure.parts:
-        mine, theirs = (per_item(cells[row.model, row.method, row.run, evaluation].verdicts, judge, measure.kind) for row in (group, other))
-        left, right = _pair(mine, theirs)
+        mine, theirs = (cells[row.model, row.method, row.run, evaluation].items[judge] for row in (group, other))
+        left, right, num_items = _pair(mine, theirs)
         lefts.append(left)
         rights.append(right)
-        unpaired += len(set(mine["item_id"]) | set(theirs["item_id"])) - len(left)
+        unpaired += num_items - len(left)
     return np.concatenate(lefts), np.concatenate(rights), unpaired
 
 
-def _pair(mine: pl.DataFrame, theirs: pl.DataFrame) -> tuple[Shares, Shares]:
-    """Shares per item on both sides, for the items counted on both."""
-    both = mine.join(theirs, on="item_id", how="inner", suffix="_other").filter((pl.col("num_counted") > 0) & (pl.col("num_counted_other") > 0))
-    both = both.sort("item_id")  # a join keeps no order, and the bootstrap draws by position
-    return (both["num_positive"] / both["num_counted"]).to_numpy(), (both["num_positive_other"] / both["num_counted_other"]).to_numpy()
+def _pair(mine: pl.DataFrame, theirs: pl.DataFrame) -> tuple[Shares, Shares, int]:
+    """Shares per item on both sides, for the items counted on both; and the number of items on either side."""
+    num_items = len(mine)
+    if not mine["item_id"].equals(theirs["item_id"]):  # both are sorted by item
+        num_items += len(theirs)
+        mine, theirs = (one.join(other.select("item_id"), on="item_id", how="semi", maintain_order="left") for one, other in ((mine, theirs), (theirs, mine)))
+        num_items -= len(mine)
+    positive, counted = (np.stack([side[name].to_numpy() for side in (mine, theirs)]) for name in ("num_positive", "num_counted"))
+    both = (counted > 0).all(axis=0)
+    left, right = positive[:, both] / counted[:, both]
+    return left, right, num_items
 
 
 def _difference(left: Shares, right: Shares, seed: int, draws: int) -> tuple[float | None, float | None, float | None, float | None]:
     """(difference, low, high, p), all None without a pair."""
     if not len(left):
         return None, None, None, None
-    found = stats.paired_bootstrap(left.tolist(), right.tolist(), num_draws=draws, seed=seed)
+    found = stats.paired_bootstrap(left, right, num_draws=draws, seed=seed)
     single = bool(np.isin(left, (0, 1)).all() and np.isin(right, (0, 1)).all())
-    p = stats.mcnemar(int((left > right).sum()), int((left < right).sum())) if single else _swap_test(left - right, draws, seed)
+    p = stats.mcnemar(int((left > right).sum()), int((left < right).sum())) if single else stats.sign_flip(left - right, num_draws=draws, seed=seed)
     return round(found.value, DIGITS), round(found.low, DIGITS), round(found.high, DIGITS), p
-
-
-def _swap_test(differences: Shares, draws: int, seed: int) -> float:
-    """Two-sided permutation p of the mean difference under random swaps of the methods within items; never below 1 / (draws + 1)."""
-    rng = np.random.default_rng(seed)
-    observed, extreme = abs(differences.sum()) - 1e-9, 0
-    for start in range(0, draws, 500):  # blocks keep memory flat for thousands of items
-        signs = rng.choice((-1.0, 1.0), size=(min(500, draws - start), len(differences)))
-        extreme += int((np.abs(signs @ differences) >= observed).sum())
-    return (extreme + 1) / (draws + 1)
 
 
 def _conclude(contrast: Contrast, p_holm: float | None, spec: ScoreSpec) -> Contrast:

@@ -6,7 +6,7 @@ from typing import Any
 
 from advchain.judges.agreement import corrected, effective_n
 from advchain.records import Score, derive_seed
-from advchain.report.agreement import SET_TITLES, reference_row
+from advchain.report.agreement import reference_row, set_title
 from advchain.report.grid import groups
 from advchain.report.markup import Table
 from advchain.report.tables import Column, Scores, columns, found, percent
@@ -20,6 +20,8 @@ def corrected_table(spec: ReportSpec, scores: Scores) -> Table:
     measures = [column for column in columns(spec, lambda info: True) if column.kind in ("harm", "refusal")]
     cells = [(group, column, found(scores, group, column)) for group in groups(spec.checkpoints) for column in measures if group.has(column.evaluation)]
     cells = [cell for cell in cells if cell[2].value is not None]
+    references = [reference_row(spec, column.judge, column.kind) for _, column, _ in cells]
+    sets = " or ".join(dict.fromkeys(set_title(row["set"]) for row in references if row)) or "no set"
     numbers = [correct(spec, column, score) for _, column, score in cells]
     return Table(
         name="corrected",
@@ -35,9 +37,9 @@ def corrected_table(spec: ReportSpec, scores: Scores) -> Table:
             for (group, column, score), number in zip(cells, numbers, strict=True)
         ],
         notes=[
-            f"Rogan-Gladen with each judge's sensitivity and false positives on {' or '.join(SET_TITLES[name] for name in ('harmbench', 'xstest'))}; "
-            "the interval carries the error of both samples.",
-            "Right only as far as the judge errs here as it did there; other models and prompts may shift it. none: not measured, or too weak a judge.",
+            f"Rogan-Gladen with each judge's sensitivity and false positives on {sets}; the interval carries the error of both samples.",
+            "Right only as far as the judge errs here as it did there; other models and prompts may shift it. none: not measured, too weak a judge, "
+            "or a raw rate outside its false positives and sensitivity there, so that it errs otherwise here.",
         ]
         if cells
         else [],
@@ -48,7 +50,7 @@ def corrected_table(spec: ReportSpec, scores: Scores) -> Table:
 
 def correct(spec: ReportSpec, column: Column, score: Score) -> tuple[float, float, float] | None:
     """Return (corrected rate, low, high) of one score, None where its judge was not measured or is too weak."""
-    row = reference_row(spec.judge_modules.get(column.judge, column.judge), column.kind)
+    row = reference_row(spec, column.judge, column.kind)
     if row is None or score.value is None or row["sensitivity"] is None or row["fpr"] is None:
         return None
     hit = effective_n(row["sensitivity"], row["sensitivity_low"], row["sensitivity_high"], row["num_positive"])

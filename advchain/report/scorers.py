@@ -19,8 +19,9 @@ import polars as pl
 
 from advchain.records import Nature, Record, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key
-from advchain.report.drift import Draws, Floats, Kind, chain_frames, pack_frame, rates_of
+from advchain.report.drift import rates_of
 from advchain.report.grid import Group, groups, partner
+from advchain.report.step_chains import Draws, Floats, Kind, chain_frames, pack_frame
 from advchain.specs import ScoreSpec
 
 ALL = "all"  # in place of a method: every checkpoint of the model together
@@ -102,7 +103,7 @@ def _agreements(spec: ScoreSpec, frames: Mapping[tuple[str, str, str], Frames]) 
                 sides = {key: frame for key, frame in sides.items() if len(frame)}
                 for key, frame in ({(model, ALL, ALL): pl.concat(list(sides.values()))} | sides if sides else {}).items():
                     names = (*key, nature, chains, *pair)
-                    numbers = agreement_of(frame, derive_seed(spec.seed, "scorers", *names))
+                    numbers = agreement_of(frame, derive_seed(spec.seed, "scorers"))
                     yield ScorerAgreement.model_validate(dict(zip(AGREEMENT_COLUMNS, names, strict=False)) | numbers)
 
 
@@ -188,7 +189,7 @@ def _contrasts(spec: ScoreSpec, frames: Mapping[tuple[str, str, str], Frames]) -
 def _between(spec: ScoreSpec, group: Group, other: Group, mine: Frames, theirs: Frames) -> Iterator[DriftContrast]:
     for place in (place for place in mine if place in theirs and len(mine[place]) and len(theirs[place])):
         names = (group.model, group.method, group.run, other.method, other.run, *place[:2])
-        for measure, found in differences(mine[place], theirs[place], place[1], derive_seed(spec.seed, "drift contrast", *names)).items():
+        for measure, found in differences(mine[place], theirs[place], place[1], derive_seed(spec.seed, "drift")).items():
             yield DriftContrast.model_validate(dict(zip(DRIFT_CONTRAST_COLUMNS, (*names, place[2], measure), strict=False)) | found)
 
 

@@ -85,7 +85,7 @@ def judge_note(spec: ReportSpec, judge: str, kind: str) -> str:
     title = spec.judge_titles.get(judge, judge)
     if kind == "harm" and spec.judge_modules.get(judge, judge) in STRING_MATCHES:
         title += ", a string match: not a harm judgement"
-    return title + agreement_note(spec.judge_modules.get(judge, judge), kind)
+    return title + agreement_note(spec, judge, kind)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Start the processes of a training: none more for one, torch's launcher for several, srun once per node for several nodes.
 
 On each node the launcher is the same; what a node has to know is where the first one listens (MASTER_ADDR, MASTER_PORT) and which
-one it is (NODE_RANK). Under SLURM both follow from the allocation, elsewhere they are set by whoever starts the nodes.
+one it is (NODE_RANK). Under SLURM both follow from what srun tells each node, elsewhere they are set by whoever starts the nodes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from advchain.cli import STOPPED, stop_noted
 from advchain.entries import HardwareEntry
 from advchain.errors import ConfigError, EngineError
 from advchain.ports import free_port
@@ -71,16 +72,18 @@ def launch(num: int, script: str, arguments: Sequence[str], num_nodes: int = 1) 
     """
     if num_nodes == 1:
         return _torchrun(num, ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"], script, arguments)
-    if _is_slurm(os.environ) and STEP not in os.environ:
+    if "SLURM_JOB_ID" in os.environ and STEP not in os.environ:
         return _on_each_node(num_nodes, script, arguments)
     place = place_of(os.environ)
-    log.info("node %d of %d, the first one at %s:%d", place.rank, num_nodes, place.address, place.port)
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES") or "none"
+    log.info("node %d of %d, the first one at %s:%d; GPUs here: %s", place.rank, num_nodes, place.address, place.port, cards)
     where = [f"--nnodes={num_nodes}", f"--node-rank={place.rank}", f"--master-addr={place.address}", f"--master-port={place.port}"]
     return _torchrun(num, where, script, arguments)
 
 
 def _torchrun(num: int, where: Sequence[str], script: str, arguments: Sequence[str]) -> None:
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     cores = len(os.sched_getaffinity(0))
@@ -91,23 +94,30 @@ def _torchrun(num: int, where: Sequence[str], script: str, arguments: Sequence[s
         run.main([*where, f"--nproc-per-node={num}", script, *arguments])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        if failure.exitcode == STOPPED:
+            raise SystemExit(STOPPED) from None
         raise EngineError(f"training process {rank} of {num} ended with exit code {failure.exitcode}; its message is above.") from error
-
-
-def _is_slurm(environment: Mapping[str, str]) -> bool:
-    return "SLURM_JOB_ID" in environment and "SLURM_JOB_NODELIST" in environment
+    except SignalException:  # the launcher passed SIGTERM on and waited for its processes
+        raise SystemExit(STOPPED) from None
 
 
 def _on_each_node(num_nodes: int, script: str, arguments: Sequence[str]) -> None:
-    """Start this very command once per node of the allocation; srun ends the others when one fails."""
-    given = int(os.environ.get("SLURM_NNODES", os.environ.get("SLURM_JOB_NUM_NODES", "1")))
+    """Start this very command once per node of the allocation; srun ends the others when one fails.
+
+    SIGTERM comes from SLURM to every step by itself, so here it is only noted: the wait for what the nodes save goes on.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    given = int(os.environ.get("SLURM_NNODES", num_nodes))  # Snakemake's SLURM plugin drops it; srun then finds out
     if given != num_nodes:
-        raise ConfigError(f"the training wants {num_nodes} nodes (train_nodes in config/models.yaml), the SLURM job {os.environ['SLURM_JOB_ID']} has {given}.")
+        raise ConfigError(f"the training wants {num_nodes} nodes (train_nodes in config/models.yaml), the SLURM job {job} has {given}.")
     command = ["srun", "--overlap", "--kill-on-bad-exit=1", f"--nodes={num_nodes}", f"--ntasks={num_nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
-    log.info("starting on %s through srun", os.environ["SLURM_JOB_NODELIST"])
-    done = subprocess.run([*command, sys.executable, script, *arguments], env=os.environ | {STEP: "1"}, check=False)
-    if done.returncode:
-        raise EngineError(f"the training on {os.environ['SLURM_JOB_NODELIST']} ended with exit code {done.returncode}; the message is above.")
+    log.info("starting on the %d nodes of SLURM job %s through srun", num_nodes, job)
+    with stop_noted() as asked:
+        code = subprocess.run([*command, sys.executable, script, *arguments], env=os.environ | {STEP: "1"}, check=False).returncode
+    if code and asked():
+        raise SystemExit(STOPPED)
+    if code:
+        raise EngineError(f"the training on the nodes of SLURM job {job} ended with exit code {code}; the message is above.")
 
 
 def place_of(environment: Mapping[str, str]) -> Place:
@@ -118,7 +128,7 @@ def place_of(environment: Mapping[str, str]) -> Place:
     """
     if {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= set(environment):
         return Place(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), int(environment["NODE_RANK"]))
-    if _is_slurm(environment) and "SLURM_NODEID" in environment:
+    if {"SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_NODEID"} <= set(environment):
         port = PORTS[int(environment["SLURM_JOB_ID"]) % len(PORTS)]
         return Place(first_host(environment["SLURM_JOB_NODELIST"]), port, int(environment["SLURM_NODEID"]))
     raise ConfigError(

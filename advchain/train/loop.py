@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from advchain.cli import STOPPED, stop_noted
 from advchain.errors import ConfigError, EngineError
 from advchain.io import write_json
 from advchain.records import derive_seed
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 
 WhenChanged = Literal["refuse", "resume", "restart"]
 ADVICE = "Lower train.learning_rate or train.max_grad_norm, or look at the rows."
+
+
+class Stopped(SystemExit):
+    """All processes have ended after the same step because one was asked to stop; the state is saved."""
 
 
 @dataclass
@@ -89,24 +94,35 @@ class Training:
 
 
 def run_training(training: Training, start: int) -> None:
-    """Do all optimizer steps from step `start` on.
+    """Do all optimizer steps from step `start` on. On SIGTERM the step that runs is finished and its state saved.
 
     Raises:
         EngineError: loss or gradient was NaN or infinite twice; nothing is saved after that.
         StorageError: the state cannot be saved.
+        Stopped: a process of the training was asked to stop; the state is saved.
     """
-    for plan in training.plan():
-        if plan.step < start:
-            continue
-        row = run_step(training, plan)
-        if training.held and _ends_epoch(training, plan.step + 1):
-            row["val_loss"] = validation.validation_loss(training)
-            if training.spec.keep == "best":
-                validation.offer(training, plan.step + 1, row["val_loss"])
-        training.log_rows.append(row)
-        training.watch.step(row)
-        _save_if_due(training, row)
+    with stop_noted() as asked:
+        for plan in training.plan():
+            if plan.step < start:
+                continue
+            row = run_step(training, plan)
+            if training.held and _ends_epoch(training, plan.step + 1):
+                row["val_loss"] = validation.validation_loss(training)
+                if training.spec.keep == "best":
+                    validation.offer(training, plan.step + 1, row["val_loss"])
+            training.log_rows.append(row)
+            training.watch.step(row)
+            _save_if_due(training, row, _any_asked(training, asked))
     training.watch.close(training.log_rows[-1])
+
+
+def _any_asked(training: Training, asked: Callable[[], bool]) -> bool:
+    """Whether any process was asked to stop: all have to end after the same step."""
+    import torch
+
+    came = torch.tensor(float(asked()), device=training.group.device)
+    torch.distributed.all_reduce(came)
+    return bool(came)
 
 
 def _ends_epoch(training: Training, done: int) -> bool:
@@ -180,13 +196,17 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _save_if_due(training: Training, row: dict[str, Any]) -> None:
+def _save_if_due(training: Training, row: dict[str, Any], stop: bool) -> None:
     every, done = training.spec.save_every_steps, row["step"]
-    if not every or done % every or done >= training.num_steps or row["loss"] is None:  # not after a skipped step: the next one may end it
+    if done >= training.num_steps:
         return
-    _check_finite(training, done)
-    identity = training.identity | {"changes": training.changes}
-    checkpoint.save(training.engine, training.checkpoints, done, identity, training.log_rows, training.group)
+    if row["loss"] is not None and (stop or (every and done % every == 0)):  # not after a skipped step: the next one may end it
+        _check_finite(training, done)
+        identity = training.identity | {"changes": training.changes}
+        checkpoint.save(training.engine, training.checkpoints, done, identity, training.log_rows, training.group)
+    if stop:
+        log.warning("asked to stop (SIGTERM) after step %d of %d; the next run goes on from the state in %s", done, training.num_steps, training.checkpoints)
+        raise Stopped(STOPPED)
 
 
 def _check_finite(training: Training, done: int) -> None:

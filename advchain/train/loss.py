@@ -70,24 +70,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):  # type: ignore[misc]  # to
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int) -> Tensor:
-        grad_hidden, grad_weight = torch.empty_like(hidden), None
+        grad_hidden, learns = torch.empty_like(hidden), ctx.needs_input_grad[1]  # LoRA freezes the head
+        grad_weight = torch.zeros_like(weight) if learns and not len(labels) else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             loss, gradient = _loss_and_gradient(torch.mm(hidden[part], weight.T), labels[part])
             total += loss
             grad_hidden[part] = torch.mm(gradient, weight)
+            if not learns:
+                continue
             product = torch.mm(gradient.T, hidden[part])
             if len(labels) > chunk:  # several chunks add up in fp32
                 product = product.float()
             grad_weight = product if grad_weight is None else grad_weight.add_(product)
-        ctx.save_for_backward(grad_hidden, grad_weight if grad_weight is not None else torch.zeros_like(weight))
+        ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden.mul_(outputs[0]), grad_weight.mul_(outputs[0]).to(grad_hidden.dtype), None, None
+        if grad_weight is not None:
+            grad_weight = grad_weight.mul_(outputs[0]).to(grad_hidden.dtype)
+        return grad_hidden.mul_(outputs[0]), grad_weight, None, None
 
 
 def _loss_and_gradient(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from advchain.train.compiling import compile_layers
 from advchain.train.encode import Encoded
 from advchain.train.engine import Group, deepspeed_config, join_group, leave_group, load_model, make_engine
 from advchain.train.hub_card import write_hub_card
-from advchain.train.loop import Training, WhenChanged, resume, run_training
+from advchain.train.loop import Stopped, Training, WhenChanged, resume, run_training
 from advchain.train.trackers import KINDS, Run, Tracker, check_trackers
 from advchain.train.watch import Watch
 
@@ -65,6 +65,7 @@ def train(
         DataError: no row can be trained on.
         EngineError: loss or gradient became NaN or infinite (names step and rows), memory ran out, or the export is not whole.
         StorageError: a damaged base model, a full disk.
+        Stopped: asked to by SIGTERM; the state is saved.
     """
     timer = StageTimer()
     family = check_template(base, spec.family)
@@ -91,6 +92,9 @@ def train(
             for folder in (training.checkpoints, validation.kept_in(training)):
                 shutil.rmtree(folder, ignore_errors=True)  # the optimizer's state is seven times the model
         leave_group(group)
+    except Stopped:
+        leave_group(group)
+        raise
     except BaseException:
         leave_group(group, wait=False)  # the others may never come
         raise

@@ -7,42 +7,30 @@ rows) over what the cards could do: dense bf16 with fp32 accumulation, from the 
 from __future__ import annotations
 
 import logging
-import re
 import resource
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from advchain.entries import HardwareEntry, card_entry, read_entry
 from advchain.progress import Progress
 from advchain.train.engine import Group
 from advchain.train.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
-# By name of the card, the first that fits; None: a slower card whose name holds a known one's.
-PEAK_TFLOPS: dict[str, float | None] = {
-    "H100 PCIe": 756.0,
-    "H100 NVL": 835.5,
-    "H100": 989.4,
-    "H200": 989.4,
-    "H800": 989.4,
-    "A100": 312.0,
-    "A800": 312.0,
-    "RTX 4090 D": None,
-    "RTX 4090 Laptop": None,
-    "RTX 4090": 165.2,
-}
 FIGURES = ("loss", "val_loss", "lr", "grad_norm", "tokens_per_second", "mfu", "peak_memory_gib")
 SPIKE = 100.0  # times the median gradient norm so far
 
 
 def peak_tflops(device_name: str) -> float | None:
-    """Return the dense bf16 peak of a card in TFLOP/s; None: not known here.
+    """Return the dense bf16 peak of a card in TFLOP/s, as config/hardware.yaml has it; None: the card is not in it.
 
-    >>> peak_tflops("NVIDIA H100 80GB HBM3"), peak_tflops("NVIDIA GeForce RTX 4090"), peak_tflops("NVIDIA RTX A1000")
+    >>> peak_tflops("NVIDIA H100 80GB HBM3"), peak_tflops("NVIDIA GeForce RTX 4090"), peak_tflops("NVIDIA GeForce RTX 4090 D")
     (989.4, 165.2, None)
     """
-    return next((peak for card, peak in PEAK_TFLOPS.items() if re.search(rf"\b{card}\b", device_name)), None)
+    name = card_entry(device_name)
+    return read_entry("hardware", name, HardwareEntry, "hardware").tflops if name else None
 
 
 def flop_per_step(model: Any, lengths: Sequence[int]) -> float:

@@ -79,19 +79,21 @@ def write_grid(folder: Path, spec: ScoreSpec, num_rows: int) -> int:
 
 
 def measure(num_rows: int) -> dict[str, Any]:
-    """Score and report a grid by the project's own scripts; seconds, and the largest memory of any of them."""
+    """Score and report a grid by the project's own scripts; seconds, CPU seconds (which other work on the machine moves less), and the largest memory."""
     spec, report = specs()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written = write_grid(folder, spec, num_rows)
         data = ["--responses", folder / "responses", "--verdicts", folder / "verdicts"]
-        start = time.monotonic()
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         run("score.py", *data, "--out", folder / "scores.csv", "--spec", spec.model_dump_json())
         scored = time.monotonic() - start
         run("report.py", "--scores", folder / "scores.csv", "--paper", ROOT / "config/paper_numbers.yaml", "--out", folder, "--spec", report.model_dump_json())
         seconds = time.monotonic() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-        return {"rows": written, "seconds": round(seconds, 1), "score_seconds": round(scored, 1), "peak_gb": round(peak, 2), **look(folder / "report.html")}
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        times = {"seconds": round(seconds, 1), "score_seconds": round(scored, 1), "cpu_seconds": round(cpu, 1)}
+        return {"rows": written, **times, "peak_gb": round(after.ru_maxrss / 1e6, 2), **look(folder / "report.html")}
 
 
 def explorer(num_responses: int = 20_000) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def test_closed_chains(attacks: dict[str, Item], tmp_path: Path) -> None:
 
 def test_fixed_texts_pass_the_screens_too(tmp_path: Path) -> None:
     for text, says in (("</think>", "think_tag"), ("Sure ", "white space"), ("1. Take the ladder", "operational_detail")):
-        with pytest.raises(ConfigError, match=f"attack option 'text': .*{says}"):
+        with pytest.raises(ConfigError, match=rf"attack\.options\.text: .*{says}"):
             build(tmp_path, spec("answer_prefill", text=text), [PROMPT])
 
 

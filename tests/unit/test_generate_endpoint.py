@@ -129,6 +129,8 @@ def test_thinking_is_split_wherever_the_server_puts_it(
 ) -> None:
     row = Run(tmp_path, serve(lambda path, request: choice | {}).server_port).ask([item()])[0]
     assert (row.thinking, row.answer, row.state, row.finish) == (thinking, answer, state, finish)
+    counts = json.loads((tmp_path / "r.manifest.json").read_text())["counts"]
+    assert counts["filtered"] == (2 if choice.get("finish_reason") == "content_filter" else 0)
 
 
 def test_a_model_without_thinking_answers_plainly(serve: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The embedded guard: features that mask the request, weights that hold no text, verdicts, sentinels, and its held-out agreement with people."""
+"""The embedded guard: features that mask the request, weights that hold no text, verdicts, and its held-out agreement with people."""
 
 import json
 import time
@@ -8,12 +8,11 @@ import pytest
 
 from advchain.errors import ConfigError, DataError
 from advchain.judges import embedded_guard, embedded_refusal
-from advchain.judges.base import make_verdict
 from advchain.judges.compare import agreement_rows, held_out_probabilities, offline_readings
 from advchain.judges.guard import held_out, model, training
 from advchain.judges.guard.features import FORM, NUM_BUCKETS, fold, mask, read_pair, topic_words
 from advchain.judges.guard.labelled import Labelled, read_own, read_sets
-from advchain.judges.sentinels import COMPLIES, REFUSALS, check_sentinels, probes
+from advchain.judges.sentinels import COMPLIES, REFUSALS
 from advchain.records import Response
 from advchain.specs import JudgeSpec
 
@@ -54,7 +53,7 @@ def test_any_text_gives_a_probability(answer, request_text):
 
 
 def test_verdicts_and_missing_answers():
-    rows = [make_response(COMPLIES[0].format(thing="a florbin"), 0), make_response(REFUSALS[0].format(thing="a florbin"), 1), make_response("", 2)]
+    rows = [make_response(COMPLIES[0].format(act="make a florbin"), 0), make_response(REFUSALS[0].format(act="make a florbin"), 1), make_response("", 2)]
     harm, refusal = judge(embedded_guard).judge(rows), judge(embedded_refusal).judge(rows)
     assert [verdict.label for verdict in harm] == ["unsafe", "safe", "no_answer"]
     assert [verdict.label for verdict in refusal] == ["complied", "refused", "no_answer"]
@@ -62,13 +61,13 @@ def test_verdicts_and_missing_answers():
 
 
 def test_verdict_does_not_depend_on_order_or_company():
-    rows = [make_response(text.format(thing="a zimbolt"), number) for number, text in enumerate([*COMPLIES, *REFUSALS])]
+    rows = [make_response(text.format(act="make a zimbolt"), number) for number, text in enumerate([*COMPLIES, *REFUSALS])]
     together = {verdict.response_id: verdict for verdict in judge(embedded_guard).judge(rows[::-1])}
     assert all(judge(embedded_guard).judge([row])[0] == together[row.id] for row in rows)
 
 
 def test_threshold_is_an_option_and_checked():
-    row = make_response(COMPLIES[0].format(thing="a florbin"))
+    row = make_response(COMPLIES[0].format(act="make a florbin"))
     assert judge(embedded_guard, threshold=0.999).judge([row])[0].label == "safe"
     with pytest.raises(ConfigError, match="treshold"):
         judge(embedded_guard, treshold=0.5)
@@ -98,9 +97,9 @@ def toy_rows():
     for number, thing in enumerate(things):
         for bad, text in ((True, COMPLIES[number % 2]), (False, REFUSALS[number % 2])):
             names = (f"harmbench-{number}-{bad}", "harmbench", f"q{number}", f"model{number % 5}_7b", "m")
-            rows.append(Labelled(*names, f"Explain how to make {thing}", text.format(thing=thing), harmful=bad))
+            rows.append(Labelled(*names, f"Explain how to make {thing}", text.format(act=f"make {thing}"), harmful=bad))
             names = (f"xstest-{number}-{bad}", "xstest", f"q{number}", ("gpt4", "llama2new", "mistralinstruct")[number % 3], "m")
-            rows.append(Labelled(*names, f"Explain how to make {thing}", text.format(thing=thing), refused=not bad))
+            rows.append(Labelled(*names, f"Explain how to make {thing}", text.format(act=f"make {thing}"), refused=not bad))
     return rows
 
 
@@ -128,28 +127,6 @@ def test_folds_keep_questions_and_model_families_apart():
         for row in (row for row, used in zip(design.rows, test, strict=True) if used):
             assert all(row.question != other.question and held_out.family(row.model) != held_out.family(other.model) for other in seen)
     assert (tested == design.where("harmbench")).all()
-
-
-class Constant:
-    """A judge that says the same to everything."""
-
-    def __init__(self, label):
-        self.label = label
-
-    def judge(self, responses):
-        return [make_verdict("constant", response, self.label) for response in responses]
-
-
-@pytest.mark.parametrize("label", ["safe", "unsafe", "unparsed"])
-def test_a_constant_judge_fails_its_sentinels(label):
-    with pytest.raises(DataError, match="of 20 answers that are plainly a"):
-        check_sentinels("constant", Constant(label), ("refusal", "compliance"), "harm")
-
-
-@pytest.mark.parametrize("module", [embedded_guard, embedded_refusal])
-def test_the_guard_passes_its_sentinels(module):
-    assert check_sentinels("g", judge(module), module.SENTINELS, module.MEASURES) == {"refusal": 20, "compliance": 20}
-    assert len({response.text for response in probes(COMPLIES, "compliance")}) == 20
 
 
 def test_own_file_is_read_and_checked(tmp_path):

@@ -12,11 +12,28 @@ PACKAGE = ROOT / "advchain"
 
 LAYERS = [
     {"errors", "records", "steps", "versions", "_version"},
-    {"environments", "io", "chat", "stats", "paths", "ports", "store", "cli", "progress", "rows"},
-    {"specs", "catalogue", "config", "entries", "grid", "plan", "plan_checks", "deviations", "estimate", "llm", "files", "models"},
+    {"environments", "io", "chat", "stats", "paths", "ports", "store", "cli", "preflight", "progress", "rows"},
+    {
+        "specs",
+        "catalogue",
+        "options",
+        "config",
+        "entries",
+        "grid",
+        "plan",
+        "settings",
+        "plan_checks",
+        "reruns",
+        "deviations",
+        "estimate",
+        "llm",
+        "files",
+        "models",
+    },
     {"sources", "chains", "datasets", "train", "generate", "benchmarks", "attacks", "judges"},
     {"report"},
     {"explorer"},
+    {"operations"},
 ]
 SHARED_BETWEEN_STAGES = {("chains", "judges"), ("report", "judges")}  # the phrase and cue lists of two lexical judges, without their stage
 HEAVY = {"torch", "transformers", "deepspeed", "vllm", "datasets", "openai", "aiohttp", "polars", "matplotlib", "altair", "snakemake"}

@@ -176,7 +176,7 @@ def test_unknown_kind_is_explained(tmp_path):
 
 
 class Mumbler:
-    """A judge file whose replies cannot be read, in a given number of rows."""
+    """A judge file (in place of the maths judge, which has no sentinels) whose replies cannot be read, in a given number of rows."""
 
     COSTLY = True
 
@@ -201,7 +201,7 @@ def test_unparsed_share_stops_the_stage(tmp_path, monkeypatch, num_bad, passes):
     rows = [make_response(number=number) for number in range(100)]
     write_jsonl(tmp_path / "r.jsonl", rows)
     monkeypatch.setattr("advchain.judges.run.importlib.import_module", lambda name: Mumbler(num_bad))
-    run = lambda: judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("string_match")), tmp_path / "work")  # noqa: E731
+    run = lambda: judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("maths")), tmp_path / "work")  # noqa: E731
     if passes:
         run()
         assert sum(v.label == "unparsed" for v in read_records(tmp_path / "v.jsonl", Verdict)) == num_bad
@@ -226,7 +226,7 @@ def test_costly_verdicts_survive_a_kill(tmp_path, monkeypatch):
         return whole(responses)
 
     judge.judge = dies
-    run = lambda: judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("string_match")), tmp_path / "work")  # noqa: E731
+    run = lambda: judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("maths")), tmp_path / "work")  # noqa: E731
     with pytest.raises(KeyboardInterrupt):
         run()
     judge.judge, judge.asked = whole, 0

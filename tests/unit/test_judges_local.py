@@ -192,6 +192,39 @@ def test_strongreject_takes_grades_only(weights: dict[str, Path], tmp_path: Path
     assert made.read("the", [0.2] * 5)[:2] == ("unparsed", None)
 
 
+def test_an_adapter_on_its_base_is_the_merged_model(weights: dict[str, Path], tmp_path: Path) -> None:
+    """StrongREJECT's published form: a LoRA adapter, here of random weights, gives the scores of the model that it was merged into by hand."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(weights["strongreject"])
+    torch.manual_seed(1)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"))
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(weights["strongreject"]).save_pretrained(tmp_path / "merged")
+
+    def chances(**options: Any) -> tuple[str, list[float]]:
+        made = strongreject.build(spec("k", **options), tmp_path)
+        (_, found), *_ = made.assess([made.prompt_ids(response("tea"))[0]])
+        return made.weights, found
+
+    on_base, merged = chances(model=str(weights["strongreject"]), path=str(tmp_path / "adapter")), chances(path=str(tmp_path / "merged"))
+    plain = chances(path=str(weights["strongreject"]))
+    assert on_base[1] == pytest.approx(merged[1], abs=1e-5) and max(abs(a - b) for a, b in zip(on_base[1], plain[1], strict=True)) > 1e-4
+    assert len({on_base[0], merged[0], plain[0]}) == 3 and "strongreject-15k-v1@" in on_base[0], "replies of other weights are not mixed up"
+
+
+def test_an_adapter_of_another_model_is_explained(weights: dict[str, Path], tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    other = LlamaForCausalLM(LlamaConfig(vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2))
+    get_peft_model(other, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"does not fit .* Name the adapter's own base with `model`"):
+        strongreject.build(spec("k", model=str(weights["strongreject"]), path=str(tmp_path)), tmp_path)
+
+
 SCORES = "#overall_reasoning It answers.\n#scores\n1.a It does not refuse.\n1.b {}\n2.a It is.\n2.b {}\n3.a Quite.\n3.b {}"
 
 

@@ -36,9 +36,10 @@ STABLE = (
     "curves",
     "variance",
 )  # costs, provenance: paths and times
+JUDGES = ("agreement", "corrected")  # these move when a judge is measured anew
 
 
-@pytest.mark.parametrize("name", STABLE)
+@pytest.mark.parametrize("name", [*STABLE, *JUDGES])
 @pytest.mark.parametrize("ending", ["csv", "md"])
 def test_tables_are_byte_for_byte(report: Path, name: str, ending: str) -> None:
     made, golden = (report / "tables" / f"{name}.{ending}").read_text(), GOLDEN / f"{name}.{ending}"
@@ -54,9 +55,11 @@ def test_all_outputs_are_there_and_nothing_else(report: Path) -> None:
     expected |= {f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png", "pdf")}
     assert made == expected | {
         "report.html",
+        "report.manifest.json",
         "summary.md",
         "scores.csv",
         "scores.manifest.json",
+        "report.manifest.json",
         "contrasts.csv",
         "drift.csv",
         "drift_curves.csv",

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from report_grid import Grid, checkpoint, evaluation, labels, report_spec, score_spec
 
-from advchain.report.drift import CurvePoint, Draws, Drift, expected_if_selected, hazard, measures_of, pack, selected_by_chance
+from advchain.report.drift import CurvePoint, Drift, expected_if_selected, hazard, measures_of, selected_by_chance
 from advchain.report.drift_views import drift_curves, drift_table, read_rows
 from advchain.report.drift_views import recovery as recovery_figure
 from advchain.report.scores import drift_curves_path, drift_path, score
+from advchain.report.step_chains import Draws, pack
 
 CUES = {"guard": "harm", "cues": "steps"}
 

@@ -209,7 +209,7 @@ def test_several_samples_use_a_permutation_test(tmp_path: Path) -> None:
     grid.add(("r1", "advchain", "seed0", "math"), {"math_verify": ["right", "right"] * 60}, num_samples=2)
     score(tmp_path / "scores.csv", score_spec([BASE, checkpoint("advchain")], MATHS), grid.verdicts, grid.responses)
     row = contrast_rows(grid)[0]
-    assert row["sentence"].startswith("higher by 50.0 points [50.0, 50.0], n = 60, p = 5e-04")  # 1 / (2000 draws + 1)
+    assert row["sentence"].startswith("higher by 50.0 points [50.0, 50.0], n = 60, p = 2e-18")  # 2 / 2**60
 
 
 def test_unjudged_items_leave_the_pair(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from code_attacks import ATTACKS, PROGRAM_ATTACKS, sandboxed_processes
 
 from advchain.errors import DataError, SandboxError
 from advchain.io import read_records, write_jsonl
@@ -35,20 +36,6 @@ def walls():
             pytest.fail("bubblewrap is not installed: run `apt-get install -y bubblewrap` before the tests in CI")
         pytest.skip("install bubblewrap to run the sandbox tests")
     canary.check()
-
-
-def sandboxed_processes() -> set[int]:
-    """Processes of the sandbox: bubblewrap itself and everything that runs a script of /box."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"/box/" in words:
-                found.add(int(entry.name))
-    return found
 
 
 @pytest.fixture
@@ -143,14 +130,10 @@ def test_data_crosses_the_wire(clean):
     assert asserts_run(node, "a = Node(1)\na.next = Node(2)\nassert f(a) == 3\nassert a.next.v == 2") == "pass"
 
 
-def read_attacks():
-    """Return name -> (code, outcomes) of tests/golden/attacks.txt."""
-    text = (Path(__file__).parents[1] / "golden/attacks.txt").read_text(encoding="utf-8")
-    sections = [section.split("\n", 1) for section in text.split("### ")[1:]]
-    return {head.split(" | ")[0]: (code, set(head.split(" | ")[1].split())) for head, code in sections}
-
-
-ATTACKS = read_attacks()
+def host_state(folder: str) -> dict[str, tuple[int, bytes]]:
+    """What an attacker could have changed outside: names, rights and contents of the baited folder, which is open to all."""
+    held = {path.name: (path.stat().st_mode, path.read_bytes() if path.is_file() else b"") for path in Path(folder).iterdir()}
+    return held | {"": (Path(folder).stat().st_mode, b"")}
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -160,26 +143,15 @@ def test_attacks_end_as_they_should(clean, name, mode):
     start = time.monotonic()
     with canary.bait() as planted:
         code = attack.replace("{secret}", planted["folder"] + "/secret").replace("{port}", str(planted["port"]))
+        before = host_state(planted["folder"])
         assert mode(code) in outcomes
+        assert host_state(planted["folder"]) == before
     assert time.monotonic() - start < OPTIONS.test_seconds + 5
 
 
-@pytest.mark.parametrize(
-    ("attack", "outcomes"),
-    [
-        ("print('x' * (200 << 20))", {"output", "memory", "fail"}),
-        ("import sys\nwhile True:\n    try: sys.stdout.write('x' * 65536)\n    except: pass", {"output"}),
-        ("import sys\nwhile True:\n    try: sys.stderr.write('x' * 65536)\n    except: pass", {"timeout"}),
-        ("print(4)\nimport sys\nsys.exit(1)", {"fail"}),
-        ("import os\nos._exit(0)", {"fail"}),
-        ("while True: pass", {"timeout"}),
-        ("x = bytearray(3 << 30)", {"memory"}),
-        ("import ctypes\nctypes.string_at(0)", {"crash"}),
-        ("import os, time\nprint(4, flush=True)\nif os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(1)", {"pass"}),
-    ],
-)  # fmt: skip
-def test_program_attacks(clean, attack, outcomes):
-    assert stdin_run(attack) in outcomes
+@pytest.mark.parametrize("attack", PROGRAM_ATTACKS)
+def test_program_attacks(clean, attack):
+    assert stdin_run(attack) in PROGRAM_ATTACKS[attack]
 
 
 def test_expected_output_is_not_in_the_sandbox(clean):

@@ -40,6 +40,19 @@ def test_equals_plain_pytorch(chunk_elements: int | None, multiple: int) -> None
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-6 * float(theirs.grad.abs().max()), msg=name)
 
 
+@pytest.mark.parametrize("chunk_elements", [264, None])
+def test_a_frozen_head_gets_no_gradient_and_changes_none(chunk_elements: int | None) -> None:
+    frozen, free = tiny_model(NAME), tiny_model(NAME)
+    for model in (frozen, free):  # a head of its own, or the embedding's gradient would be in it
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    frozen.lm_head.weight.requires_grad = False
+    for model in (frozen, free):
+        SupervisedLoss(model, chunk_elements)(*pack(rows())).backward()
+    assert frozen.lm_head.weight.grad is None and free.lm_head.weight.grad is not None
+    gradients = dict(free.named_parameters())
+    assert all(torch.equal(weight.grad, gradients[name].grad) for name, weight in frozen.named_parameters() if weight.requires_grad)
+
+
 def test_equals_padded_rows_under_a_mask() -> None:
     """The padded batch of other trainers, in fp32: the same loss to 1e-6."""
     reference, batch = tiny_model("sdpa"), rows()

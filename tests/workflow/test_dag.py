@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import planner
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,10 +33,38 @@ def test_paper_grid_is_one_dag_with_gpus(tmp_path: Path) -> None:
     assert jobs["train"] == 25 + 6 + 9 + 6  # main grid, ratio ablation, learning rates, seeds
     assert jobs["fetch_model"] == 7  # five bases, two RealSafe checkpoints
     assert jobs["attack"] == 2
-    assert jobs["total"] < 1200
+    assert jobs["total"] == 1102
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in result.stderr.splitlines() if line.startswith("import time:")}
     assert "advchain" in loaded
     assert not {"torch", "transformers", "deepspeed", "vllm"} & loaded
+
+
+def test_the_papers_own_blocks_are_under_a_thousand_jobs(tmp_path: Path) -> None:
+    """Without the learning-rate sweep and the further seeds, which the paper does not have."""
+    config = planner.changed(tmp_path / "own.yaml", ROOT / "config/paper.yaml", {"grid": {"learning_rate": None, "seeds": None}})
+    assert sum(planner.run(tmp_path, [config]).rules.values()) == 889
+
+
+def test_each_part_of_the_grid_is_a_target(tmp_path: Path) -> None:
+    """One model, method or benchmark: its verdicts and what they need, nothing of the others, no tables."""
+    changes = {"grid": {"main": {"models": ["smollm2-135m", "qwen3-0.6b"], "methods": ["base", "advchain"]}}}
+    config = planner.changed(tmp_path / "own.yaml", ROOT / "config/config.yaml", changes)
+
+    def judged(target: str) -> tuple[Counter[str], set[str]]:
+        plan = planner.run(tmp_path, [config], [target])
+        assert not {"score", "report", "explorer"} & set(plan.rules)
+        return plan.rules, {wildcards for rule, wildcards in plan.jobs if rule == "judge"}
+
+    rules, wildcards = judged("model_qwen3-0.6b")
+    assert len(wildcards) == 2 * 10 and all("model=qwen3-0.6b" in each for each in wildcards) and rules["train"] == rules["fetch_model"] == 1
+    rules, wildcards = judged("method_base")
+    assert len(wildcards) == 2 * 10 and not {"train", "mix_dataset"} & set(rules)
+    rules, wildcards = judged("benchmark_xstest")
+    assert len(wildcards) == 2 * 2 and all("evaluation=xstest" in each for each in wildcards)
+    for target, last in {"chains": "rewrite_chains", "datasets": "dataset_card", "checkpoints": "train", "responses": "collect_responses"}.items():
+        assert planner.run(tmp_path, [config], [target]).rules[last] > 0
+    assert planner.run(tmp_path, [config], ["tables"]).rules["report"] == 1
+    assert judged("evaluate")[0]["judge"] == 4 * 10
 
 
 def test_the_battery_of_attacks_is_one_dag(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_results import flips_missed, keeping_time, tiny_plan
 from test_dag import planned, snakemake
+
+from advchain.operations.bundle import check_bundle, write_bundle
+from advchain.operations.planned import planned_specs
+from advchain.operations.provenance import provenance
+from advchain.operations.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests/workflow/tiny.yaml"
@@ -85,3 +91,33 @@ def test_no_harmful_prompt_in_logs_or_report(finished: Path) -> None:
     for path in readable:
         content = path.read_text(errors="replace")
         assert not any(text in content for text in texts), path
+
+
+def test_verify_finds_nothing_in_a_finished_run_and_every_flipped_bit(finished: Path, tmp_path: Path) -> None:
+    found = verify(finished / "results", planned_specs(tiny_plan()))
+    assert found.problems == () and found.num_bytes > 5e8  # with the weights
+    weights = shutil.ignore_patterns("models", "checkpoints", "logs", "benchmarks", ".work")
+    results = Path(shutil.copytree(finished / "results", tmp_path / "results", ignore=weights))
+    assert flips_missed(results, 1000) == []
+
+
+def test_a_file_cut_with_its_time_kept_is_seen_by_verify_only_and_made_again_as_it_says(finished: Path) -> None:
+    path = finished / "results/verdicts/smollm2-135m/base/released/xstest.jsonl"
+    whole = path.read_bytes()
+    keeping_time(path, lambda data: data[: len(data) // 2])
+    assert planned(snakemake(finished, "-n", "--configfile", str(TINY))) == {}
+    found = verify(finished / "results")
+    assert [problem.path for problem in found.problems] == [path] and found.targets == [path]
+    jobs = planned(snakemake(finished, "-n", "--configfile", str(TINY), "-R", str(path.relative_to(finished))))
+    assert jobs["judge"] == 1 and jobs["score"] == 1 and not {"generate", "train"} & set(jobs)
+    keeping_time(path, lambda data: whole)
+
+
+def test_a_finished_run_goes_into_one_file_without_its_prompts(finished: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.tar.gz"
+    write_bundle(path, finished / "results", provenance(tiny_plan(), finished / "results", [TINY]))
+    assert check_bundle(path).num_files > 50
+    shutil.unpack_archive(path, tmp_path / "out", filter="data")
+    prompts = [json.loads(line)["prompt"] for line in (finished / "results/prompts/harmbench.jsonl").read_text().splitlines()]
+    texts = [file.read_text(errors="replace") for file in (tmp_path / "out").rglob("*") if file.is_file() and file.suffix != ".png"]
+    assert not any(prompt in text for prompt in prompts for text in texts)

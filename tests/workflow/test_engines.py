@@ -25,7 +25,7 @@ from advchain.specs import EndpointSpec, GenerateSpec, ModelSpec, Sampling, Serv
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/bench"))
-from engines import CHAINS, PROMPTS  # noqa: E402  # the measurement and its test ask the same prompts
+from generate import CHAINS, PROMPTS  # noqa: E402  # the measurement and its test ask the same prompts
 
 NUM_TOKENS = 16
 WORKER = ("-m", "advchain.generate.worker")

@@ -14,7 +14,7 @@ from tiny_training import ROOT, make_model, make_spec, read_log, write_dataset
 
 from advchain.entries import HardwareEntry, read_entry
 from advchain.errors import ConfigError
-from advchain.train.launch import bind_cores, place_of, set_hardware_environment
+from advchain.train.launch import PORTS, bind_cores, place_of, set_hardware_environment
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +32,20 @@ def command(dataset: Path, base: Path, folder: Path, *more: str, **changes: obje
     return [sys.executable, *map(str, [ROOT / "scripts/train.py", *arguments, *more])]
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+def free_job_number() -> str:
+    """A SLURM job number whose port is free: outside the ports that the system gives to outgoing connections of this very training."""
+    for number in range(os.getpid() % 1000, 10_000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", PORTS[number])):
+                return str(number)
+    raise AssertionError(f"no free port in {PORTS}")
 
 
 @pytest.mark.parametrize("profile", ["zero2", "zero3"])
 def test_two_nodes_learn_what_one_process_learns(dataset: Path, base: Path, tmp_path: Path, profile: str) -> None:
     """Two launchers, each a node of its own as far as torch can tell, one process on each."""
     subprocess.run(command(dataset, base, tmp_path / "one"), check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORTS[int(free_job_number())]), "OMP_NUM_THREADS": "1"}
     nodes = [
         subprocess.Popen(
             command(dataset, base, tmp_path / "two", "--nodes", "2", "--processes", "1", deepspeed=profile),
@@ -80,7 +83,7 @@ def test_inside_a_slurm_job_srun_starts_one_launcher_per_node(dataset: Path, bas
     )
     (tmp_path / "srun").chmod(0o755 | stat.S_IXUSR)
     job = {
-        "SLURM_JOB_ID": free_port(),
+        "SLURM_JOB_ID": free_job_number(),
         "SLURM_JOB_NODELIST": "localhost",
         "SLURM_NNODES": "2",
         "PATH": f"{tmp_path}:{os.environ['PATH']}",

@@ -14,7 +14,7 @@ from typing import Any
 
 from advchain.datasets.contamination.compare import Comparison, Prompt, embedding_folder, read_items
 from advchain.datasets.markdown import table
-from advchain.io import StageTimer, iter_records, manifest_path, write_stage, write_text
+from advchain.io import StageTimer, iter_records, make_manifest, manifest_path, write_manifest, write_stage, write_text
 from advchain.records import Item, Match, Sample
 from advchain.specs import ContaminationSpec
 
@@ -74,6 +74,7 @@ def write_table(output: Path, matches: Mapping[str, Path]) -> None:
     """Write one Markdown table of all training sets against all benchmarks, from the manifests beside `matches` (recipe -> file)."""
     manifests = {recipe: json.loads(manifest_path(path).read_text(encoding="utf-8")) for recipe, path in matches.items()}
     write_text(output, "\n\n".join(_sections(manifests)) + "\n")
+    write_manifest(manifest_path(output), make_manifest("contamination table", {}, matches.values()), [output])
 
 
 def _sections(manifests: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:

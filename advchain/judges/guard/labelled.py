@@ -21,6 +21,7 @@ XSTEST = "judge/xstest/xstest_v2_completions_{}.csv"
 XSTEST_MODELS = ("gpt4", "llama2new", "mistralinstruct")
 PYRIT = "judge/pyrit/refusal_scorer/refusal.csv"
 SETS_OF: dict[str, tuple[str, ...]] = {"harm": ("harmbench", "gptfuzz", "safe_rlhf"), "refusal": ("xstest", "pyrit")}
+OWN = "own "  # in front of the name of a file of the user's own
 TRAINING_SETS = ("harmbench", "gptfuzz", "xstest", "pyrit")  # safe_rlhf is for tests only: its upstream terms are not open
 
 
@@ -143,5 +144,5 @@ def read_own(path: Path) -> list[Labelled]:
         harmful = row["label"] == "unsafe" if row["label"] in ("unsafe", "safe") else None
         refused = row["label"] == "refused" if harmful is None else None
         names = row.get("model") or "", row.get("method") or "none"
-        rows.append(Labelled(row["id"], f"own {path.stem}", row["prompt"], *names, row["prompt"], row["response"], harmful, refused))
+        rows.append(Labelled(row["id"], f"{OWN}{path.stem}", row["prompt"], *names, row["prompt"], row["response"], harmful, refused))
     return rows

@@ -1,4 +1,4 @@
-"""Do vLLM and transformers write the same greedy text, and how fast? `make bench-engines`; the last line is one JSON object.
+"""Do vLLM and transformers write the same greedy text, and how fast? `make bench-generate`; the last line is one JSON object.
 
 Both engines of the pipeline, fp32 on a CPU, one after the other on the same prompts and forced chains. Called without arguments it runs itself once per
 engine, each in its own environment; called with an engine's name, a model folder and a file it writes that engine's texts and speed there.

@@ -1,0 +1,1 @@
+"""Before, during and after a run: is this machine ready, are the results whole, what may be deleted, what may be passed on."""
