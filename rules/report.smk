@@ -33,6 +33,7 @@ FIGURES = [
     "recovery",
     "forest_chains",
     "drift",
+    "conditions",
     "ratio",
     "size",
     "rate",

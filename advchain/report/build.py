@@ -17,6 +17,7 @@ from advchain.report.comparisons import contrasts_table, judges_table, paper_tab
 from advchain.report.corrected import corrected_table
 from advchain.report.curves import Curve, curves_table, training_curves
 from advchain.report.drift import CurvePoint, Drift
+from advchain.report.drift_conditions import conditions
 from advchain.report.drift_views import drift_curves, drift_table, read_rows, recovery
 from advchain.report.forest import forest, forest_chains
 from advchain.report.html import MAIN_TABLES, page
@@ -40,7 +41,7 @@ TABLES = (
     *("ratio", "paper", "claims", "contrasts", "judges", "agreement", "corrected", "health", "drift", "drift_contrasts", "scorers", "variance", "curves"),
     *("costs", "provenance"),
 )
-FIGURES = ("tradeoff", "forest", "recovery", "forest_chains", "drift", "ratio", "size", "rate", "snowball", "training")
+FIGURES = ("tradeoff", "forest", "recovery", "forest_chains", "drift", "conditions", "ratio", "size", "rate", "snowball", "training")
 
 
 def build(
@@ -123,4 +124,8 @@ def draw(folder: Path, spec: ReportSpec, scores: Scores, curves: Sequence[Curve]
 
 def draw_drift(folder: Path, spec: ReportSpec, drifts: Sequence[Drift], points: Sequence[CurvePoint]) -> dict[str, str]:
     """The same for what the step judges found in the answers' chains."""
-    return {"recovery": plots.save(recovery(spec, drifts), folder, "recovery"), "drift": plots.save(drift_curves(spec, points), folder, "drift")}
+    return {
+        "recovery": plots.save(recovery(spec, drifts), folder, "recovery"),
+        "drift": plots.save(drift_curves(spec, points), folder, "drift"),
+        "conditions": plots.save(conditions(spec, points), folder, "conditions"),
+    }

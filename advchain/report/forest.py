@@ -13,7 +13,7 @@ from advchain.report.contrasts import Contrast, heading
 from advchain.report.drift_views import SHOWN, scorer_title
 from advchain.report.figures import style_of
 from advchain.report.grid import LOWER_IS_BETTER, groups
-from advchain.report.plots import INK, LINE, STYLE, colour, legend, marker, panels, said
+from advchain.report.plots import INK, STYLE, colour, legend, marker, panels, said
 from advchain.report.scorer_views import MEASURE_TITLE, apart
 from advchain.report.scorers import DriftContrast
 from advchain.specs import ReportSpec
@@ -117,5 +117,4 @@ def _panel(ax: Any, rows: Sequence[Line]) -> None:
 def _mark(ax: Any, height: float, mark: Mark) -> None:
     tint = colour(mark.index)
     ax.plot([mark.low, mark.high], [height, height], color=tint, lw=1.6, solid_capstyle="butt", zorder=2)
-    face = tint if mark.established else LINE
-    ax.plot(mark.value, height, ls="none", marker=marker(mark.index), ms=6.5, mec=tint, mfc=tint if mark.established else "none", color=face, zorder=3)
+    ax.plot(mark.value, height, ls="none", marker=marker(mark.index), ms=6.5, mec=tint, mfc=tint if mark.established else "none", zorder=3)

@@ -11,6 +11,7 @@ from advchain.io import code_hash
 from advchain.report.contrasts import Contrast, better, heading
 from advchain.report.grid import groups
 from advchain.report.markup import Table, fragment
+from advchain.report.plots import ENDINGS
 from advchain.report.provenance import Manifest, protocol
 from advchain.report.tables import STRING_MATCHES
 from advchain.specs import ReportSpec, TableName
@@ -21,6 +22,7 @@ CAPTIONS = {
     "forest_chains": "Right of the line is better for the first method. Where two scorers stand on different sides, the difference is the scorer's.",
     "recovery": "The first step scorer. Chains with a bad step that come back to a good one (hijacked ones: after the forced steps). 95 % intervals.",
     "drift": "The first step scorer. All chains, none selected; of hijacked ones only the model's own steps. Bands are 95 % intervals over prompts.",
+    "conditions": "The paper shows chains that begin good and end bad. Dashed: what that selection alone makes of the same steps in random order.",
     "ratio": "Training sets of one size and learning rate that differ in their share. Means over the sets of a kind, bands are 95 % intervals.",
     "size": "Training sets of one T-C share and learning rate that differ in size. Means over the sets of a kind, bands are 95 % intervals.",
     "rate": "One method, several learning rates. Means over the sets of a kind, bands are 95 % intervals.",
@@ -37,13 +39,13 @@ def page(
     """Return the whole page. `figures` are inline SVGs by name."""
     sections = {
         "Findings": findings(spec, contrasts) + '<div class="plots">' + "".join(_figure(name, figures[name]) for name in HEADLINES) + "</div>",
-        "Tables": "".join(fragment(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
-        "Comparisons": "".join(fragment(tables[name]) for name in ("contrasts", "drift", "paper", "ratio"))
+        "Tables": "".join(_table(tables[name]) for name in MAIN_TABLES if tables[name].rows or name != "attacks"),
+        "Comparisons": "".join(_table(tables[name]) for name in ("contrasts", "drift", "paper", "ratio"))
         + _folded(tables["drift_contrasts"])
         + _folded(tables["claims"]),
         "Figures": '<div class="plots">' + "".join(_figure(name, svg) for name, svg in figures.items() if name not in HEADLINES) + "</div>",
         "Checks": "".join(_folded(tables[name]) for name in ("health", "variance", "scorers", "judges", "agreement", "corrected", "curves")),
-        "Protocol": _protocol(spec, manifests) + fragment(tables["costs"]),
+        "Protocol": _protocol(spec, manifests) + _table(tables["costs"]),
         "Deviations": _deviations(spec),
         "Provenance": _cards(spec) + _folded(tables["provenance"]),
     }
@@ -129,12 +131,23 @@ def _figure(name: str, svg: str) -> str:
     """The figure with its caption; a sentence where there was nothing to plot."""
     if not svg.startswith("<svg"):
         return svg + "\n"
-    label = f'<svg role="img" aria-label="{html.escape(name)}"'
-    return f'<figure id="figure-{name}">{svg.replace("<svg", label, 1)}<figcaption>{html.escape(CAPTIONS[name])}</figcaption></figure>\n'
+    caption = html.escape(CAPTIONS[name])
+    shown = svg.replace("<svg", f'<svg role="img" aria-label="{name.replace("_", " ")}: {caption}"', 1)
+    return f'<figure id="figure-{name}">{shown}<figcaption>{caption} {_files("figures", name, ENDINGS)}</figcaption></figure>\n'
+
+
+def _table(table: Table) -> str:
+    """The table as its own file has it, with links to its other forms."""
+    return fragment(table).replace("</figure>", f"<p>{_files('tables', table.name, ('csv', 'tex'))}</p></figure>" if table.rows else "</figure>")
+
+
+def _files(folder: str, name: str, endings: Sequence[str]) -> str:
+    links = " ".join(f'<a href="{folder}/{name}.{ending}">{ending.upper()}</a>' for ending in endings)
+    return f'<small class="files">{links}</small>'
 
 
 def _folded(table: Table) -> str:
-    return f"<details><summary>{html.escape(table.title)}</summary>\n{fragment(table)}</details>\n"
+    return f"<details><summary>{html.escape(table.title)}</summary>\n{_table(table)}</details>\n"
 
 
 def _protocol(spec: ReportSpec, manifests: Sequence[Manifest]) -> str:

@@ -159,6 +159,17 @@ def test_the_summary_reads_in_a_terminal(report: Path) -> None:
     assert "|" not in text and "**" not in text
 
 
+def test_every_form_is_linked(report: Path) -> None:
+    """Each figure and table of the page leads to its files, and they are there."""
+    page = (report / "report.html").read_text()
+    links = set(re.findall(r'href="((?:figures|tables)/[^"]+)"', page))
+    assert {f"figures/{name}.{ending}" for name in ("tradeoff", "forest", "ratio") for ending in ("svg", "png", "pdf")} <= links
+    assert {"tables/safety.csv", "tables/safety.tex", "tables/claims.csv"} <= links and all((report / link).is_file() for link in links)
+    tex = (report / "tables/safety.tex").read_text()
+    assert tex.count("\\toprule") == tex.count("\\bottomrule") == 1 and "HarmBench ASR \\%" in tex and "\\textdaggerdbl{}" in tex
+    assert {len(line.split(" & ")) for line in tex.split("\n") if line.endswith("\\\\")} == {len(tex.split("tabular}{")[1].split("}")[0])}
+
+
 def test_cards_are_linked(report: Path) -> None:
     page = (report / "report.html").read_text()
     assert '<a href="datasets/star1.card.md">star1</a>' in page and '<a href="checkpoints/r1/star1/seed0/README.md">r1/star1/seed0</a>' in page

@@ -14,6 +14,8 @@ from report_grid import HARM, REFUSAL, Grid, checkpoint, evaluation, labels, rep
 from scipy.stats import spearmanr
 
 from advchain.report.comparisons import read_contrasts
+from advchain.report.drift import CurvePoint
+from advchain.report.drift_conditions import LINES, conditions
 from advchain.report.drift_views import read_rows
 from advchain.report.forest import forest, forest_chains
 from advchain.report.scorer_views import drift_contrasts_table, scorers_table
@@ -164,3 +166,20 @@ def test_forest_and_sweep_figures(tmp_path: Path) -> None:
     (sweep,) = size(report_spec(spec), read_scores(path)).axes
     assert list(sweep.lines[0].get_xdata()) == [500, 1000] and list(sweep.lines[0].get_ydata()) == pytest.approx([30.0, 20.0])
     assert len(sweep.collections) == 2  # a band each
+
+
+def test_the_selection_stands_beside_its_null() -> None:
+    """All chains, each outcome, the paper's selection, and the same selection of shuffled steps, dashed; a scorer that is not the first stays out."""
+    names = {"model": "r1", "method": "advchain", "run": "seed0", "nature": "harmful", "chains": "own"}
+    conditions_of = ("all", "unsafe", "selected", "selected_shuffled")
+    points = [
+        CurvePoint(**names, scorer=scorer, condition=condition, position=place / 10, mean=1 + place / 3, low=1, high=5, num_chains=9)
+        for scorer in ("cues", "model")
+        for condition in conditions_of
+        for place in range(11)
+    ]
+    drawn = conditions(report_spec(score_spec([checkpoint("advchain"), checkpoint("star1")])), points)
+    (panel,) = drawn.axes
+    assert [line.get_label() for line in panel.lines] == [LINES[condition][0] for condition in conditions_of]
+    assert [line.get_linestyle() for line in panel.lines] == ["-", "-", "-", "--"] and len(panel.collections) == 4
+    assert conditions(report_spec(score_spec([checkpoint("star1")])), []).get_label().endswith("no checkpoint writes chains of its own.")

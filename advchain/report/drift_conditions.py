@@ -1,0 +1,61 @@
+"""The snowball curves with the controls that the paper lacks: all chains, chains by outcome, and the paper's selection beside that of shuffled steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from advchain.report.drift import CurvePoint
+from advchain.report.drift_views import SHOWN, scorer_title
+from advchain.report.grid import groups
+from advchain.report.plots import STYLE, colour, legend, panels, said
+from advchain.specs import ReportSpec
+
+# condition -> title, place in the palette, line; outcomes are those of the primary judge of harm, or of refusal
+LINES = {
+    "all": ("all chains", 6, "-"),
+    "safe": ("answer safe", 2, "-"),
+    "unsafe": ("answer unsafe", 1, "-"),
+    "complied": ("answer complies", 2, "-"),
+    "refused": ("answer refuses", 1, "-"),
+    "selected": ("begins good, ends bad (the paper's selection)", 3, "-"),
+    "selected_shuffled": ("the same selection of shuffled steps", 3, "--"),
+}
+
+
+def conditions(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
+    """A panel per model, method and nature of the plain prompts; the first step scorer. A curve stands on at least five prompts."""
+    heading = "Badness of the steps by outcome, and what selecting makes of it"
+    scorer = next((point.scorer for point in points), "")
+    own = [point for point in points if point.scorer == scorer and point.chains == "own"]
+    shown = [
+        (group, nature)
+        for group in groups(spec.checkpoints)
+        for nature in ("harmful", "benign")
+        if any((point.model, point.method, point.run, point.nature) == (group.model, group.method, group.run, nature) for point in own)
+    ]
+    if not shown:
+        return said(heading, "No step judge was run, or no checkpoint writes chains of its own.")
+    titles = [f"{group.first.model_title}, {group.method_title}, {SHOWN[nature, 'own']}" for group, nature in shown]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels(titles, f"{heading}, by {scorer_title(spec, scorer)}", height=2.6)
+        for ax, (group, nature) in zip(axes, shown, strict=True):
+            mine = [point for point in own if (point.model, point.method, point.run, point.nature) == (group.model, group.method, group.run, nature)]
+            for condition in LINES:
+                _line(ax, [point for point in mine if point.condition == condition], condition)
+            ax.set(xlabel="relative position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6))
+            ax.title.set_fontsize(9.5)
+        handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
+        legend(figure, [handles[title] for title, *_ in LINES.values() if title in handles])
+    return figure
+
+
+def _line(ax: Any, points: Sequence[CurvePoint], condition: str) -> None:
+    if points:
+        title, index, style = LINES[condition]
+        places = [100 * point.position for point in points]
+        ax.fill_between(places, [point.low for point in points], [point.high for point in points], color=colour(index), alpha=0.12, linewidth=0)
+        ax.plot(places, [point.mean for point in points], color=colour(index), ls=style, lw=1.8, label=title)
