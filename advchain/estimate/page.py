@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -23,7 +24,8 @@ def page(workload: Workload, source: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Align columns by spaces; the first `left` columns and the last one to the left, numbers to the right."""
+    """Align columns by spaces; the first `left` columns and the last one to the left, numbers to the right; an unknown one (nan) is a question mark."""
+    rows = [["?" if text == "nan" else text for text in row] for row in rows]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = []
     for row in [header, *rows]:
@@ -135,7 +137,8 @@ def _totals(workload: Workload) -> str:
             lines.append(f"{title:<14}{sum(by_stage.values()) / share:.1f}: {told}{end}")
     else:
         minutes = sum(stage.wall for stage in stages(workload)) / 60
-        lines.append(f"minutes       {minutes:.0f} on this machine, with nothing else running")
+        told = "not known: a model's `shape` is missing, see below" if math.isnan(minutes) else f"{minutes:.0f} on this machine, with nothing else running"
+        lines.append(f"minutes       {told}")
     lines.append(f"money         {money(workload.calls)}")
     disk = {name: size for name, size in workload.disk.items() if size >= 1e7}
     lines.append(f"disk          {sum(disk.values()) / 1e9:.1f} GB: " + ", ".join(f"{name} {size / 1e9:.1f}" for name, size in disk.items()))
@@ -172,6 +175,11 @@ def _notes(workload: Workload) -> str:
     else:
         rate = hardware.tflops * hardware.mfu * 1000
         notes.append(f"Time: {rate:.0f} GFLOP/s a job, as one core with AMX reaches beside a second job; other CPUs differ by far.")
+    entries = {checkpoint.model: plan.model(checkpoint.model) for checkpoint in plan.checkpoints}
+    if without := [name for name, entry in entries.items() if entry.sizes is None and not entry.endpoint]:
+        notes.append(
+            f"?: time follows from the sizes of a model: give {', '.join(without)} heads and `shape` in config/models.yaml (its config.json has them)."
+        )
     notes.append("Answers of teachers and of judges behind an endpoint come at the provider's limit; their time is in no line.")
     notes.append("`measured (n)`: at the rates of n finished jobs in results/, or the calls counted there; `model`: arithmetic with the numbers above.")
     return "\n".join(textwrap.fill(note, WIDTH) for note in notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from advchain.entries import JudgeEntry, read_entry
 from advchain.estimate.measured import Measured, Run, peak_gib, rate, tokens_per_row
@@ -12,8 +13,10 @@ from advchain.estimate.memory import GIB, Counting, Setup, memory_of, zero_of
 from advchain.estimate.profiles import Choice
 from advchain.estimate.rows import LONGEST, row_tokens
 from advchain.estimate.speed import cpu_rate, decode_rate
+from advchain.files import expand_variables
 from advchain.grid import Checkpoint
 from advchain.plan import Plan
+from advchain.rows import read_rows
 
 START_SECONDS = 60  # of a training on GPUs: imports, NCCL, DeepSpeed, first compilation
 CPU_START_SECONDS = 15
@@ -95,12 +98,18 @@ class Times:
         return self.known.generations.get(model, [])
 
     def num_prompts(self, name: str) -> int:
-        """Prompts of an evaluation: its limit, else the rows its file pins, else those that its attack starts from, all of which may fit."""
+        """Prompts of an evaluation: its limit, else the rows its file pins or holds, else those that its attack starts from, all of which may fit."""
         evaluation = self.plan.evaluations[name]
         attack = evaluation.attack
         attacked = ([attack.after] if attack.after else attack.benchmarks) if attack else []
-        rows = evaluation.module.constants.get("ROWS") or sum(map(self.num_prompts, attacked)) or UNKNOWN_ROWS
+        rows = evaluation.module.constants.get("ROWS") or self._own_rows(name) or sum(map(self.num_prompts, attacked)) or UNKNOWN_ROWS
         return min(evaluation.config.limit or rows, rows)
+
+    def _own_rows(self, name: str) -> int:
+        """Rows of the user's own file behind an evaluation; 0 where there is none."""
+        spec = self.plan.prompts_spec(name)
+        path = Path(expand_variables(spec.path, name)) if spec.origin == "local" and spec.path else None
+        return sum(1 for _ in read_rows(path)) if path and path.is_file() else 0
 
     def num_answers(self, checkpoint: Checkpoint, name: str) -> int:
         """Answers of one checkpoint to one evaluation."""
