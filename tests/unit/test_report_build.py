@@ -59,7 +59,6 @@ def test_all_outputs_are_there_and_nothing_else(report: Path) -> None:
         "summary.md",
         "scores.csv",
         "scores.manifest.json",
-        "report.manifest.json",
         "contrasts.csv",
         "drift.csv",
         "drift_curves.csv",
