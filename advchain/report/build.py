@@ -95,7 +95,8 @@ def build(
     write_text(out / "summary.md", summary(spec, rows, pairs, known))
     created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     write_text(out / "report.html", page(spec, tables, drawn, pairs, known, created))
-    manifest = make_manifest("report", spec.model_dump(mode="json"), [scores, contrasts, drift_path(scores), drift_curves_path(scores), *samples], timer)
+    counted = [drift_path(scores), drift_curves_path(scores), scorer_agreement_path(scores), drift_contrasts_path(scores), variance_path(scores)]
+    manifest = make_manifest("report", spec.model_dump(mode="json"), [scores, contrasts, *counted, *samples], timer)
     files += [out / "figures" / f"{name}.{ending}" for name in drawn for ending in plots.ENDINGS]
     write_manifest(manifest_path(out / "report.html"), manifest, [*files, out / "summary.md", out / "report.html"])
     log.info("report: %d tables, %d figures, %s", len(tables), len(drawn), out / "report.html")
