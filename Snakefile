@@ -43,6 +43,7 @@ workflow.global_resources.setdefault("gpu", PLAN.gpus)
 workflow.global_resources.setdefault("mem_mb", host_memory_mb())
 
 
+include: "rules/reruns.smk"
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
