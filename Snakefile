@@ -65,6 +65,7 @@ else:
 shell.prefix("set -euo pipefail; trap '' TERM; ")
 
 
+include: "rules/reruns.smk"
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"

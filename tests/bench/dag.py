@@ -31,7 +31,8 @@ def child(*arguments: str) -> dict[str, Any]:
     """Run one measurement in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began = time.monotonic()
-    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=True, env=environment)
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found | {"wall_seconds": round(time.monotonic() - began, 1)}
 
