@@ -86,7 +86,7 @@ def test_b1_kills_at_any_point_heal(undisturbed: tuple[Path, Path, str], servers
     settings, reference, _ = undisturbed
     draw = random.Random(int(os.environ.get("ADVCHAIN_KILL_SEED", "1")))
     for number, stage in enumerate(("chains/tc", "responses", "judge")):
-        line = command(settings, tmp_path, options=("--nolock",))  # a stale lock is the pre-flight's, not this test's
+        line = command(settings, tmp_path)
         process = started(line, settings)
         wait_for_log(tmp_path / "results/logs", stage, process)
         time.sleep(draw.uniform(0.0, 1.0))
@@ -96,7 +96,7 @@ def test_b1_kills_at_any_point_heal(undisturbed: tuple[Path, Path, str], servers
         else:
             kill_all(process)
         assert not list((tmp_path / "results").glob("report.html"))
-    run(settings, tmp_path, options=("--nolock",))
+    run(settings, tmp_path)
     assert artefacts(tmp_path) == artefacts(reference)
     assert not [path for path in files(tmp_path / "results") if path.name.endswith(".tmp")]
 
