@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -164,8 +165,9 @@ class JudgeEntry(Section):
 
 
 @cache
-def _parsed(name: str, key: str, kind: type[Section]) -> Section:
-    return kind.model_validate(catalogue.catalogue(name)[key])
+def _parsed(kind: type[Section], text: str) -> Section:
+    """An entry from its text, once: plans of a large grid ask for the same ones thousands of times."""
+    return kind.model_validate(json.loads(text))
 
 
 def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
@@ -174,11 +176,11 @@ def read_entry(name: str, key: str, kind: type[E], where: str) -> E:
     Raises:
         ConfigError: unknown name, or an entry that does not fit; names file and key.
     """
-    catalogue.entry(name, key, where)
+    value = catalogue.entry(name, key, where)
     if not re.fullmatch(NAME, key):
         raise ConfigError(f"{CONFIG_FILES}/{name}.yaml: '{key}' is not a name: use letters, digits, '.', '_' and '-', a letter or digit first.")
     try:
-        found = _parsed(name, key, kind)
+        found = _parsed(kind, json.dumps(value))
         assert isinstance(found, kind)
         return found
     except ValidationError as error:

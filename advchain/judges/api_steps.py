@@ -32,6 +32,7 @@ from advchain.store import Store, make_key
 log = logging.getLogger(__name__)
 VERSION = 1
 MEASURES = "steps"
+ASKS = True
 
 PROMPT = load_prompt("advchain.judges", "steps")
 CONTEXT = 2  # steps before a window that are read with it
@@ -44,6 +45,9 @@ class StepsOptions(ApiOptions):
     max_tokens: int = Field(default=600, ge=1, description="raise it for a judge that thinks before it answers")
     window: int = Field(default=20, ge=1, description="steps scored in one call")
     attempts: int = Field(default=3, ge=1, description="how often a call whose reply is not a score for each step is made")
+
+
+OPTIONS = StepsOptions
 
 
 def read_scores(fields: dict[str, Any], num_steps: int) -> list[float]:
@@ -73,7 +77,7 @@ class ApiSteps:
     """scored, with one score per step of the thinking (unclosed chains too) | refused_to_judge | unparsed; score is their mean, None without a chain."""
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
-        self.name, self.options = spec.name, read_options(StepsOptions, spec)
+        self.name, self.options = spec.name, read_options(OPTIONS, spec)
         if spec.teacher is None or spec.teacher.base_url == EMBEDDED:
             raise ConfigError(
                 f"judges.{spec.name}: a judge of kind '{spec.kind}' asks a model; name one with `teacher:` (an entry of config/teachers.yaml that is an "

@@ -23,6 +23,7 @@ from advchain.steps import split_steps
 VERSION = 1
 MEASURES = "steps"
 EDGE = 1e-6
+OPTIONS = Options
 
 
 def step_score(harm: float, refusal: float, nature: Nature) -> float:
@@ -63,5 +64,5 @@ class GuardSteps:
 
 def build(spec: JudgeSpec, work: Path) -> GuardSteps:
     """Return the scorer; it has no options and does not use `work`."""
-    read_options(Options, spec)
+    read_options(OPTIONS, spec)
     return GuardSteps(spec.name)
