@@ -34,7 +34,9 @@ DEFAULTS: dict[str, Any] = {
     "script": [],  # actions taken in turn, before everything else; {"times": n} repeats one; the last one may have "times": null = for ever
     "model": "test-model-1",
     "fingerprint": "fp_1",
-    "reply": "echo",  # the row that was asked for, "embedded": what the embedded teacher says, "scores": a score for each step, or this text
+    # "echo": the row that was asked for, "embedded": what the embedded teacher says, "scores": a score for each step, "verdict": what a sound judge of
+    # harm says of its sentinels, else this text
+    "reply": "echo",
     "seed": 0,
     "batch_seconds": 0.3,  # until a batch has ended
     "batch_faults": [],  # see batches.py
@@ -182,8 +184,12 @@ class Server:
             from advchain.llm import embedded
 
             return json.dumps(embedded.respond(request)[1]).encode()
-        known = {"echo": self.text, "scores": self.scores}.get(self.settings["reply"])
+        known = {"echo": self.text, "scores": self.scores, "verdict": self.verdict}.get(self.settings["reply"])
         return completion(known(raw, request) if known else self.settings["reply"], self.settings, request)
+
+    def verdict(self, raw: bytes, request: dict[str, Any]) -> str:
+        """Unsafe for an answer that complies as the sentinels do, safe for any other."""
+        return "unsafe" if b"mercy" in raw else "safe"
 
     def scores(self, raw: bytes, request: dict[str, Any]) -> str:
         """Score the steps of a chain as a judge would: each by the digit it ends with, on benign prompts turned round."""

@@ -26,6 +26,7 @@ from advchain.attacks.build import Inputs, build_attack
 from advchain.chains.build import build_chains
 from advchain.errors import StorageError
 from advchain.judges.run import judge_responses
+from advchain.judges.sentinels import NUM_EACH
 from advchain.llm.client import Client
 from advchain.records import Chain, Response, content_id
 from advchain.specs import AttackSpec, ChainsSpec, JudgeSpec, JudgeStageSpec, PromptsSpec, TeacherSpec
@@ -52,6 +53,7 @@ class Stage:
 
     command: list[Any]
     run: Callable[[Path, Path, TeacherSpec], None]
+    num_sentinels: int = 0  # asked before anything else, once; their replies are not kept in the stage's store
 
 
 EMBEDDED = TeacherSpec(name="embedded", base_url="embedded", model="embedded-teacher")
@@ -83,7 +85,7 @@ def attack_stage(folder: Path, server: ApiServer, num_rows: int) -> tuple[Stage,
 
 
 def judge_stage(folder: Path, server: ApiServer, num_rows: int) -> tuple[Stage, TeacherSpec]:
-    server.control(reply="safe")
+    server.control(reply="verdict")
     fields = {"benchmark": "b", "nature": "benign", "sample_index": 0, "seed": 0, "text": "t", "thinking": "", "state": "absent", "finish": "stop"}
     counts = {"num_prompt_tokens": 1, "num_tokens": 1}
     rows = [Response(id=f"r{i}", item_id=f"i{i}", prompt=f"Question {i}?", answer=f"Answer {i}.", **fields, **counts) for i in range(3 * num_rows)]
@@ -97,7 +99,9 @@ def judge_stage(folder: Path, server: ApiServer, num_rows: int) -> tuple[Stage, 
     def run(output: Path, work: Path, asked: TeacherSpec) -> None:
         judge_responses(folder / "responses.jsonl", output, spec(asked if asked.base_url != "embedded" else endpoint), work)
 
-    return Stage([ROOT / "scripts/judge.py", "--responses", folder / "responses.jsonl", "--spec", spec(endpoint).model_dump_json()], run), endpoint
+    return Stage(
+        [ROOT / "scripts/judge.py", "--responses", folder / "responses.jsonl", "--spec", spec(endpoint).model_dump_json()], run, 2 * NUM_EACH
+    ), endpoint
 
 
 @pytest.mark.parametrize("make", [chains_stage, attack_stage, judge_stage])
@@ -128,7 +132,7 @@ def test_b1_kill_9_loses_nothing_and_asks_nothing_twice(make: Callable[..., tupl
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
     (store,) = (path for path in (tmp_path / "work").rglob("*") if path.suffix in (".store", ".replies"))
     keys = [json.loads(line.partition(b" ")[2])["key"] for line in store.read_bytes().splitlines()]
-    assert len(keys) == len(set(keys)) == stats["different"]
+    assert len(keys) == len(set(keys)) == stats["different"] - stage.num_sentinels
 
 
 def dying_at(number: int) -> None:

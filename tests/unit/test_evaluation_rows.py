@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_grid import HARM, Grid, checkpoint, report_spec, score_spec
+from report_grid import HARM, STEP_JUDGES, Grid, checkpoint, report_spec, score_spec, step_scores
 
 from advchain import catalogue
 from advchain.config import load_config
@@ -109,7 +109,8 @@ def test_f3_the_manifest_of_the_verdicts_holds_the_judge(tmp_path: Path) -> None
 @pytest.mark.parametrize(("cut", "marked"), [(0, False), (10, False), (11, True)])
 def test_g5_a_cell_with_more_than_five_per_cent_cut_is_marked(cut: int, marked: bool, tmp_path: Path) -> None:
     grid, base = Grid(tmp_path), checkpoint("base", "released")
-    grid.add(("r1", "base", "released", "harmbench"), {HARM: ["safe"] * 200, "string_match": ["safe"] * 200, "refusal_phrases": ["refused"] * 200}, cut=cut)
+    labels = {HARM: ["safe"] * 200, "string_match": ["safe"] * 200, "refusal_phrases": ["refused"] * 200} | {judge: ["scored"] * 200 for judge in STEP_JUDGES}
+    grid.add(("r1", "base", "released", "harmbench"), labels, cut=cut, steps=step_scores(0, 200))
     spec = score_spec([base], {"harmbench": report_spec(score_spec([base])).evaluations["harmbench"]})
     score(tmp_path / "scores.csv", spec, grid.verdicts, grid.responses)
     table = main_table(report_spec(spec), read_scores(tmp_path / "scores.csv"), "safety")
