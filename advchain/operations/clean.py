@@ -19,7 +19,8 @@ STAGES = {
     "generate": ("prompts", "generated", "responses", "views", ".work/responses"),
     "judge": ("verdicts", "judges"),
     "report": (
-        *("scores.csv", "scores.manifest.json", "contrasts.csv", "drift.csv", "drift_curves.csv", "disagreements.csv", "tables", "figures"),
+        *("scores.csv", "scores.manifest.json", "contrasts.csv", "drift.csv", "drift_curves.csv", "drift_contrasts.csv", "scorer_agreement.csv"),
+        *("variance.csv", "disagreements.csv", "tables", "figures"),
         *("report.html", "report.manifest.json", "summary.md", "explorer"),
     ),
     "work": (".work/training", ".work/responses", ".work/downloads"),

@@ -76,8 +76,8 @@ def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses
     manifest = make_manifest("score", spec.model_dump(mode="json"), [*verdicts.values(), *responses.values()], timer)
     manifest["output"] = {"path": Path(output).name, "sha256": sha256_text(text), "rows": len(rows)}
     manifest["counts"] = {"scores": len(rows), "contrasts": len(pairs), "verdicts": sum(len(cells[key].verdicts) for key in cell_keys(spec))}
-    others = (contrasts_path(output), drift_path(output), drift_curves_path(output), disagreements_path(output))
-    write_manifest(manifest_path(Path(output)), manifest, others)
+    more = (contrasts_path, drift_path, drift_curves_path, scorer_agreement_path, drift_contrasts_path, variance_path, disagreements_path)
+    write_manifest(manifest_path(Path(output)), manifest, [path(output) for path in more])
     write_text(Path(output), text)
     return len(rows)
 

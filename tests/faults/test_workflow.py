@@ -21,7 +21,7 @@ ODD = "a folder; with $(touch pwned) 'quotes' äöü 思"  # B9, E5
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[ApiServer, ApiServer]]:
-    with api_server(reply="embedded", latency_seconds=0.1) as teacher, api_server(reply="safe") as model:
+    with api_server(reply="embedded", latency_seconds=0.1) as teacher, api_server(reply="verdict") as model:
         yield teacher, model
 
 

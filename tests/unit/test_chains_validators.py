@@ -15,11 +15,12 @@ from advchain.chains import hesitation, temptation
 from advchain.chains.answers import complies_plainly, kind_of
 from advchain.chains.base import read_base
 from advchain.chains.insertion import fixed_points, read_point
-from advchain.chains.peak import Peak, peak_of, read_scores
+from advchain.chains.peak import Peak, peak_of
 from advchain.chains.polish import Seams, read_seams
 from advchain.chains.repair import REPAIRS, repair_seam, repair_step
 from advchain.chains.rewriting import Insert, assemble
 from advchain.chains.validators import CHAIN, SAMPLE, SEAM, STEP, Made, Row, StepText, check_chain, check_sample, read_seam, read_step
+from advchain.judges.api_steps import read_scores
 from advchain.llm.replies import Rejected, text_field
 from advchain.records import Chain, Sample, Step
 from advchain.specs import ChainsSpec, TeacherSpec

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
-from slurm import ROOT, Cluster, snakemake
+from slurm_cluster import ROOT, Cluster, snakemake
 from tiny_training import make_model, make_spec, write_dataset
 
 # Few SLURM jobs of many small ones, as docs/CLUSTER.md recommends for clusters that start jobs slowly.

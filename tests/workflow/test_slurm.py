@@ -1,4 +1,4 @@
-"""The workflow through profiles/slurm on a real SLURM with sixteen pretended GPUs on two pretended nodes (tests/slurm.py)."""
+"""The workflow through profiles/slurm on a real SLURM with sixteen pretended GPUs on two pretended nodes (tests/slurm_cluster.py)."""
 
 from __future__ import annotations
 
