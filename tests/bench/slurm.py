@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Without this file's own folder: it is no `import slurm`.
+# The folders of the tests, so that what they share is found.
 sys.path[:] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/workflow"), *sys.path[1:]]
 
 

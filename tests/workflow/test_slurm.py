@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import slurm
+import slurm_cluster
 from slurm_runs import Outcome, run
 from test_dag import ROOT
 
 
 @pytest.fixture(scope="module")
 def installed() -> None:
-    if lacking := slurm.missing():
+    if lacking := slurm_cluster.missing():
         if os.environ.get("CI"):
             pytest.fail(f"{', '.join(lacking)} not found: in CI SLURM has to be installed (make slurm)")
         pytest.skip(f"{', '.join(lacking)} not found: install SLURM (make slurm) to run these tests")
@@ -36,7 +36,7 @@ def test_the_embedded_default_runs_end_to_end(outcome: Outcome) -> None:
 def test_the_training_saw_all_cards_of_one_node(outcome: Outcome) -> None:
     assert outcome.training_cards == "0,1,2,3,4,5,6,7"
     node, cards = (outcome.folder / "jobs/node").read_text().split()
-    assert node in slurm.NODES and cards == "0,1,2,3,4,5,6,7"
+    assert node in slurm_cluster.NODES and cards == "0,1,2,3,4,5,6,7"
 
 
 def test_eight_jobs_at_once_saw_eight_cards(outcome: Outcome) -> None:
@@ -64,7 +64,7 @@ def test_a_start_beside_jobs_without_a_run_is_refused(outcome: Outcome) -> None:
 def test_a_training_on_two_nodes_has_one_launcher_on_each(outcome: Outcome) -> None:
     log = (outcome.folder / "jobs/two/log").read_text()
     for rank in (0, 1):
-        assert f"node {rank} of 2, the first one at {slurm.NODES[0]}:" in log
+        assert f"node {rank} of 2, the first one at {slurm_cluster.NODES[0]}:" in log
     assert log.count("GPUs here: 0,1,2,3,4,5,6,7") == 2 and "2 process(es)" in log
 
 
@@ -72,10 +72,10 @@ def test_an_interactive_shell_shares_out_the_cards_of_its_allocation(installed: 
     """Two jobs at once in a shell on the node; in the shell of the login node, which has no cards, one paragraph says where they are."""
     gpurun = f"{sys.executable} {ROOT}/scripts/gpurun 1 sh -c"
     jobs = f"{gpurun} 'echo $CUDA_VISIBLE_DEVICES; sleep 2' & {gpurun} 'echo $CUDA_VISIBLE_DEVICES; sleep 2' & wait"
-    with slurm.Cluster(tmp_path / "cluster") as cluster:
-        taken = cluster.submit("sleep 60", "--gpus=3", f"--nodelist={slurm.NODES[0]}")
+    with slurm_cluster.Cluster(tmp_path / "cluster") as cluster:
+        taken = cluster.submit("sleep 60", "--gpus=3", f"--nodelist={slurm_cluster.NODES[0]}")
         cluster.wait(taken, ("RUNNING",))
-        allocate = ["salloc", "--ntasks=1", "--cpus-per-task=2", "--mem=100", "--gpus=2", f"--nodelist={slurm.NODES[0]}"]
+        allocate = ["salloc", "--ntasks=1", "--cpus-per-task=2", "--mem=100", "--gpus=2", f"--nodelist={slurm_cluster.NODES[0]}"]
         assert sorted(cluster.ask(*allocate, "srun", "sh", "-c", jobs).split()) == ["3", "4"]
         login = subprocess.run([*allocate, "sh", "-c", f"{gpurun} true"], env=cluster.environment, capture_output=True, text=True, timeout=60)
     assert login.returncode == 1 and "srun --pty bash" in login.stderr
