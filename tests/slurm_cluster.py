@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ AuthType=auth/none
 CredType=cred/none
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={base}/state
-SlurmdSpoolDir={base}/spool/%n
+SlurmdSpoolDir={spool}/%n
 SlurmctldPidFile={base}/run/slurmctld.pid
 SlurmdPidFile={base}/run/%n.pid
 SlurmctldLogFile={base}/log/slurmctld.log
@@ -80,10 +81,13 @@ class Cluster:
 
     def __init__(self, base: Path, kill_wait: int = 5) -> None:
         self.base, self.processes = base, list[subprocess.Popen[bytes]]()
-        for name in ("etc", "run", "state", "log", "gpus", "bin", *(f"spool/{node}" for node in NODES)):
+        for name in ("etc", "run", "state", "log", "gpus", "bin"):
             (base / name).mkdir(parents=True)
+        self.spool = tempfile.TemporaryDirectory(prefix="slurmd", ignore_cleanup_errors=True)  # sockets lie there: their paths may have 108 letters
+        for node in NODES:
+            (Path(self.spool.name) / node).mkdir()
         nodes = "\n".join(NODE.format(name=name, port=free_port(), cpus=CPUS, memory=MEMORY_MB, gpus=GPUS) for name in NODES)
-        text = CONFIG.format(port=free_port(), user=getpass.getuser(), base=base, kill_wait=kill_wait, nodes=nodes)
+        text = CONFIG.format(port=free_port(), user=getpass.getuser(), base=base, spool=self.spool.name, kill_wait=kill_wait, nodes=nodes)
         (base / "etc/slurm.conf").write_text(text)
         for number in range(GPUS):
             (base / f"gpus/nvidia{number}").symlink_to("/dev/null")
@@ -123,6 +127,7 @@ class Cluster:
             except subprocess.TimeoutExpired:  # slurmd waits for its jobs
                 process.kill()
                 process.wait()
+        self.spool.cleanup()
 
     def ask(self, *command: str, check: bool = True) -> str:
         """Run one of SLURM's programs and return what it prints."""

@@ -76,7 +76,8 @@ def test_an_interactive_shell_shares_out_the_cards_of_its_allocation(installed: 
         taken = cluster.submit("sleep 60", "--gpus=3", f"--nodelist={slurm_cluster.NODES[0]}")
         cluster.wait(taken, ("RUNNING",))
         allocate = ["salloc", "--ntasks=1", "--cpus-per-task=2", "--mem=100", "--gpus=2", f"--nodelist={slurm_cluster.NODES[0]}"]
-        assert sorted(cluster.ask(*allocate, "srun", "sh", "-c", jobs).split()) == ["3", "4"]
+        allocation, *used = cluster.ask(*allocate, "srun", "sh", "-c", f"echo $CUDA_VISIBLE_DEVICES; {jobs}").split()
+        assert sorted(used) == sorted(allocation.split(",")) and len(used) == 2
         login = subprocess.run([*allocate, "sh", "-c", f"{gpurun} true"], env=cluster.environment, capture_output=True, text=True, timeout=60)
     assert login.returncode == 1 and "srun --pty bash" in login.stderr
 
