@@ -216,8 +216,8 @@ def _equivalence(contrast: Contrast, margin: float | None) -> str:
 
 
 def show_p(p: float) -> str:
-    """0.0123 -> "0.012"; below 0.001 in powers of ten: "2e-05"."""
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+    """0.0123 -> "0.012"; what would be 0.000 in powers of ten: "2e-05"."""
+    return f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}"
 
 
 def better(contrast: Contrast) -> bool:
