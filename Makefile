@@ -55,7 +55,7 @@ slurm:
 # Files are dealt to so many processes: most tests wait, for a server, a kill, a second process.
 WORKERS ?= 2
 test: setup lint sandbox browser slurm vllm
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --durations 15
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: setup
 	$(BIN)/ruff check .

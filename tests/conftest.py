@@ -17,6 +17,11 @@ from advchain.io import seal_holds
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole workflows first: they take minutes, and the last process would be left alone with one."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """Folder of real public data (STAR-1, benchmarks, human labels), named by ADVCHAIN_DATA."""
