@@ -4,7 +4,7 @@ Benchmarks, attacks and judges carry their own VERSION in their file.
 """
 
 SOURCES = 2
-CHAINS = 3
+CHAINS = 4
 DATASETS = 2
 CONTAMINATION = 1
 CARD = 1

