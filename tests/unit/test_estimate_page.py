@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from advchain import catalogue
 from advchain.config import load_config
 from advchain.entries import HardwareEntry, ModelEntry, read_entry
 from advchain.estimate.measured import Measured
@@ -53,6 +54,22 @@ def test_the_paper_has_a_line_for_each_of_its_models(tmp_path: Path) -> None:
         assert profile.startswith("zero") and int(runs) > 0 and 0 < float(card) < 22.5 and 0 < float(host) < 256 and 0 < float(minutes) < 30
         assert origin == "model"
     assert "has not yet been measured on a GPU" in text and "llama_guard_3_8b" in text
+
+
+def test_rows_of_an_own_file_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("prompt\nOne?\nTwo?\nThree?\n")
+    own = {"benchmark": "file_benign", "from": "local", "path": str(tmp_path / "own.csv")}
+    times = workload("config.yaml", tmp_path, evaluation={"benchmarks": {"mine": own, "few": own | {"limit": 2}}}).times
+    assert (times.num_prompts("mine"), times.num_prompts("few")) == (3, 2)
+
+
+def test_what_cannot_be_known_is_a_question_mark_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = catalogue.catalogue
+    known = {**whole("models"), "bare": {"title": "Bare", "origin": "path:/models/bare", "family": "generic", "memory_gb": 1}}
+    monkeypatch.setattr(catalogue, "catalogue", lambda name: known if name == "models" else whole(name))
+    grid = {"main": {"models": ["bare"], "methods": ["base", "advchain"]}}
+    text = page(workload("config.yaml", tmp_path, grid=grid), "x")
+    assert "nan" not in text and "?" in text.split("\n\n")[1] and "give bare heads and `shape` in config/models.yaml" in " ".join(text.split())
 
 
 def finished(results: Path, method: str, *, device: str, tokens: int = 1000, seconds: float = 100.0, epochs: int = 5) -> None:
