@@ -16,10 +16,11 @@ import polars as pl
 from advchain.records import Nature
 from advchain.report.cells import Cell, Key
 from advchain.report.frames import COUNTED
-from advchain.report.grid import Group
+from advchain.report.grid import Group, groups
 from advchain.specs import ScoreSpec
 
 Kind = Literal["own", "hijacked"]
+Frames = dict[tuple[Nature, Kind, str], pl.DataFrame]  # by nature of the prompts, kind of chain and step judge; `read_chains` names the columns
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 BAD, GOOD = 4.0, 2.0
@@ -81,8 +82,12 @@ def pack(rows: Sequence[Sequence[float]], items: Sequence[int] | None = None, ou
     return Chains(steps[keep], lengths[keep], numbers[keep], words[keep])
 
 
-def chain_frames(spec: ScoreSpec, group: Group, cells: Mapping[Key, Cell]) -> dict[tuple[Nature, Kind, str], pl.DataFrame]:
-    """Return the chains of a group by nature of the prompts, kind of chain and step judge; `read_chains` names the columns."""
+def chain_frames(spec: ScoreSpec, cells: Mapping[Key, Cell]) -> dict[tuple[str, str, str], Frames]:
+    """Return the chains of every group of checkpoints (model, method, run)."""
+    return {(group.model, group.method, group.run): _frames(spec, group, cells) for group in groups(spec.checkpoints)}
+
+
+def _frames(spec: ScoreSpec, group: Group, cells: Mapping[Key, Cell]) -> Frames:
     found: dict[tuple[Nature, Kind, str], list[pl.DataFrame]] = {}
     for name, info in spec.evaluations.items():
         if not group.has(name) or info.table in ("reasoning", "attacks"):
