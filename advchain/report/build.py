@@ -26,6 +26,7 @@ from advchain.report.drift_conditions import conditions
 from advchain.report.drift_views import drift_curves, drift_table, read_rows, recovery
 from advchain.report.forest import forest, forest_chains
 from advchain.report.html import page
+from advchain.report.links import linked
 from advchain.report.markup import Table, write_table
 from advchain.report.paper import PaperKey, PaperNumber, load_paper
 from advchain.report.provenance import Manifest, files_table, read_manifests, stage_table
@@ -71,17 +72,17 @@ TABLES: dict[str, Callable[[Evidence], Table]] = {
     "over_refusal": lambda e: main_table(e.spec, e.scores, "over_refusal"),
     "reasoning": lambda e: main_table(e.spec, e.scores, "reasoning"),
     "ratio": lambda e: ratio_table(e.spec, e.scores),
-    "paper": lambda e: paper_table(e.spec, e.scores, e.paper),
+    "paper": lambda e: linked(paper_table(e.spec, e.scores, e.paper), e.spec),
     "claims": lambda e: claims_table(e.spec, e.paper, e.contrasts),
-    "contrasts": lambda e: contrasts_table(e.spec, e.contrasts),
-    "judges": lambda e: judges_table(e.spec, e.scores),
+    "contrasts": lambda e: linked(contrasts_table(e.spec, e.contrasts), e.spec),
+    "judges": lambda e: linked(judges_table(e.spec, e.scores), e.spec),
     "agreement": lambda e: agreement_table(e.spec),
-    "corrected": lambda e: corrected_table(e.spec, e.scores),
-    "health": lambda e: with_unjudged(health_table(e.spec, e.scores), e.spec, e.manifests),
+    "corrected": lambda e: linked(corrected_table(e.spec, e.scores), e.spec),
+    "health": lambda e: linked(with_unjudged(health_table(e.spec, e.scores), e.spec, e.manifests), e.spec),
     "drift": lambda e: drift_table(e.spec, e.drifts),
     "drift_contrasts": lambda e: drift_contrasts_table(e.spec, e.changes),
     "scorers": lambda e: scorers_table(e.spec, e.agreements, e.changes),
-    "variance": lambda e: variance_table(e.spec, e.variances),
+    "variance": lambda e: linked(variance_table(e.spec, e.variances), e.spec),
     "curves": lambda e: curves_table(e.curves, SCORER),
     "costs": lambda e: stage_table(e.manifests),
     "provenance": lambda e: files_table(e.manifests, e.out),

@@ -17,8 +17,10 @@ from advchain.records import Record
 from advchain.report.drift import DRIFT_COLUMNS, CurvePoint, Drift
 from advchain.report.figures import style_of
 from advchain.report.grid import Group, groups
+from advchain.report.links import responses
 from advchain.report.markup import Table, read_csv
 from advchain.report.plots import INK, STYLE, colour, filled, legend, marker, outer, panels, said
+from advchain.report.step_chains import kind_of
 from advchain.specs import ReportSpec
 
 R = TypeVar("R", bound=Record)
@@ -64,12 +66,15 @@ def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
     """Return a row per group, nature and kind of chains."""
     known: dict[tuple[str, ...], Drift] = {(row.model, row.method, row.run, row.nature, row.chains, row.scorer, row.measure): row for row in rows}
     shown: list[list[str]] = []
+    addresses: dict[tuple[int, int], str] = {}
     for group, (nature, chains), scorer in _combinations(spec, rows):
         found = {measure: known.get((group.model, group.method, group.run, nature, chains, scorer, measure)) for measure in (*CELLS, "rise", *SELECTED)}
         first = next(row for row in found.values() if row is not None)
         cells = [_percent(found[name]) for name in CELLS]
         selection = " / ".join(_percent(found[name], interval=False) for name in SELECTED)
         name = [group.first.model_title, SHOWN[nature, chains], group.method_title, scorer_title(spec, scorer)]
+        address = responses(group, next(evaluation for evaluation in sets_of(spec, nature, chains) if group.has(evaluation)))
+        addresses |= {(len(shown), index): address for index in range(4, len(HEADER))}
         shown.append([*name, str(first.num_chains), *cells, _rise(found["rise"]), selection])
     return Table(
         name="drift",
@@ -81,7 +86,13 @@ def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
         notes=NOTES if shown else [],
         empty="No step judge was run.",
         numeric=4,
+        addresses=addresses,
     )
+
+
+def sets_of(spec: ReportSpec, nature: str, chains: str) -> list[str]:
+    """Return the evaluations whose chains are of this nature and kind."""
+    return [name for name, info in spec.evaluations.items() if (info.nature, kind_of(info)) == (nature, chains)]
 
 
 def _combinations(spec: ReportSpec, rows: Sequence[Drift]) -> list[tuple[Group, tuple[str, str], str]]:

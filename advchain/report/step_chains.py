@@ -17,7 +17,7 @@ from advchain.records import Nature
 from advchain.report.cells import Cell, Key
 from advchain.report.frames import COUNTED
 from advchain.report.grid import Group, groups
-from advchain.specs import ScoreSpec
+from advchain.specs import EvaluationInfo, ScoreSpec
 
 Kind = Literal["own", "hijacked"]
 Frames = dict[tuple[Nature, Kind, str], pl.DataFrame]  # by nature of the prompts, kind of chain and step judge; `read_chains` names the columns
@@ -90,13 +90,18 @@ def chain_frames(spec: ScoreSpec, cells: Mapping[Key, Cell]) -> dict[tuple[str, 
 def _frames(spec: ScoreSpec, group: Group, cells: Mapping[Key, Cell]) -> Frames:
     found: dict[tuple[Nature, Kind, str], list[pl.DataFrame]] = {}
     for name, info in spec.evaluations.items():
-        if not group.has(name) or info.table in ("reasoning", "attacks"):
-            continue  # forced in other ways, or the same prompts under another protocol: neither a chain of its own nor a hijacked one
-        kind: Kind = "hijacked" if info.table == "hijack" else "own"
+        kind = kind_of(info)
+        if kind is None or not group.has(name):
+            continue
         cell = cells[group.model, group.method, group.run, name]
         for scorer in (judge for judge, measured in info.judges.items() if measured == "steps"):
             found.setdefault((info.nature, kind, scorer), []).append(read_chains(cell, scorer))
     return {key: pl.concat(frames) for key, frames in found.items()}
+
+
+def kind_of(info: EvaluationInfo) -> Kind | None:
+    """Return what the chains of an evaluation are. Reasoning and further attacks are forced in other ways, or the same prompts under another protocol: None."""
+    return None if info.table in ("reasoning", "attacks") else "hijacked" if info.table == "hijack" else "own"
 
 
 def read_chains(cell: Cell, scorer: str) -> pl.DataFrame:
