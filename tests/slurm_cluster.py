@@ -51,7 +51,6 @@ PreemptMode=REQUEUE
 GresTypes=gpu
 MinJobAge=86400
 KillWait={kill_wait}
-PropagatePrioProcess=1
 SlurmdParameters=config_overrides
 {nodes}
 PartitionName=gpu Nodes={shared} Default=YES MaxTime=INFINITE State=UP PreemptMode=OFF
@@ -159,10 +158,10 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTED = ("--slurm-status-command", "squeue", "--latency-wait", "10")  # no accounting, so squeue tells how a job ended
 
 
-def snakemake(cluster: Cluster, snakefile: Path, folder: Path, *arguments: str, nice: int = 0) -> subprocess.Popen[str]:
-    """Start Snakemake through profiles/slurm, with its messages in `folder`.log; it and its jobs are `nice` to other processes."""
+def snakemake(cluster: Cluster, snakefile: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start Snakemake through profiles/slurm, with its messages in `folder`.log."""
     places = ("-s", snakefile, "-d", folder, "--workflow-profile", ROOT / "profiles/slurm")
-    command = ["nice", f"-n{nice}", sys.executable, *map(str, (ROOT / "tests/slurm_snakemake.py", *places))]
+    command = [sys.executable, *map(str, (ROOT / "tests/slurm_snakemake.py", *places))]
     own = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "ADVCHAIN_ROOT": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     with open(f"{folder}.log", "a") as log:
         return subprocess.Popen([*command, *TESTED, *arguments], env=cluster.environment | own, stdout=log, stderr=log, text=True)

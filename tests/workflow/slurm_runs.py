@@ -9,14 +9,13 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
 
 from slurm_cluster import ROOT, Cluster, snakemake
 from tiny_training import make_spec, write_dataset
 
 GROUPS = ("--groups", "judge=verdicts", "--group-components", "verdicts=2")  # docs/CLUSTER.md: fewer SLURM jobs, for clusters that start them slowly
 CARDS = ("--set-resources", "train:gpu=8", "generate:gpu=1")  # of a machine without any
-CONFIG = ROOT / "tests/workflow/slurm.yaml"
+ARGUMENTS = ("--configfile", str(ROOT / "tests/workflow/slurm.yaml"), *GROUPS, *CARDS)
 TOY = ROOT / "tests/workflow/test_slurm.smk"
 STEPS = 80  # of the training that is preempted
 
@@ -50,7 +49,7 @@ class Outcome:
 
 
 def run(folder: Path, small_model: Path, seconds: float = 1800) -> Outcome:
-    """Start a cluster in `folder` and do both runs at the same time."""
+    """Start a cluster in `folder`, kill a run of the default there, and do both runs at the same time."""
     begun, outcome = time.monotonic(), Outcome(folder)
     jobs, default = folder / "jobs", folder / "default"
     jobs.mkdir(parents=True)
@@ -59,12 +58,10 @@ def run(folder: Path, small_model: Path, seconds: float = 1800) -> Outcome:
     (jobs / "kept.json").write_text(make_spec(epochs=STEPS).model_dump_json())
     shutil.copytree(small_model, default / "results/models/smollm2-135m")
     with Cluster(folder / "cluster", kill_wait=25) as cluster:
-        toy = snakemake(cluster, TOY, jobs, nice=10)  # the default takes longer, one job after another: these leave it the processors
-        guard = Thread(target=_default, args=(cluster, default, outcome, begun + seconds))
-        guard.start()
+        _kill(cluster, default, outcome, begun + seconds)
+        both = snakemake(cluster, ROOT / "Snakefile", default, *ARGUMENTS), snakemake(cluster, TOY, jobs)
         _requeue(cluster, jobs)
-        outcome.codes["jobs"] = _end(toy, begun + seconds)
-        guard.join()
+        outcome.codes |= {name: _end(process, begun + seconds) for name, process in zip(("default", "jobs"), both, strict=True)}
         outcome.queue = cluster.jobs("%i|%T|%l|%k|%Z", states="all")
     outcome.seconds = round(time.monotonic() - begun, 1)
     return outcome
@@ -78,22 +75,20 @@ def _end(process: subprocess.Popen[str], deadline: float) -> int:
         return process.wait()
 
 
-def _default(cluster: Cluster, folder: Path, outcome: Outcome, deadline: float) -> None:
-    """The embedded default; its first run is killed with SIGKILL once it has a job in the queue, and its second one has to refuse."""
-    arguments = ("--configfile", str(CONFIG), *GROUPS, *CARDS)
-    first = snakemake(cluster, ROOT / "Snakefile", folder, *arguments)
+def _kill(cluster: Cluster, folder: Path, outcome: Outcome, deadline: float) -> None:
+    """A first run of the embedded default, killed with SIGKILL once it has a job in the queue, and a second one, which has to refuse."""
+    first = snakemake(cluster, ROOT / "Snakefile", folder, *ARGUMENTS)
     while first.poll() is None and not (orphans := _jobs_in(cluster, folder)):
         time.sleep(0.2)
     first.send_signal(signal.SIGKILL)
     first.wait()
     outcome.orphans = orphans
     before = len(outcome.said("default"))
-    outcome.codes["beside orphans"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *arguments), deadline)
+    outcome.codes["beside orphans"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *ARGUMENTS), deadline)
     outcome.refused = outcome.said("default")[before:]
     cluster.ask("scancel", *orphans)
     for job in orphans:
         cluster.wait(job)
-    outcome.codes["default"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *arguments), deadline)
 
 
 def _jobs_in(cluster: Cluster, folder: Path) -> list[str]:
@@ -109,13 +104,13 @@ def _requeue(cluster: Cluster, folder: Path) -> None:
 
 
 def _start_soon(cluster: Cluster, job: str) -> None:
-    cluster.wait(job, ("PENDING",), seconds=300)
+    cluster.wait(job, ("PENDING", "COMPLETED", "FAILED"), seconds=300)
     cluster.ask("scontrol", "update", f"jobid={job}", "starttime=now")
 
 
 def _job(starts: Path) -> str:
     """The job that has written its number there, once it runs."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not starts.exists() and time.monotonic() < end:
         time.sleep(0.2)
     return starts.read_text().split()[0]

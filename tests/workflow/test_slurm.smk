@@ -77,10 +77,11 @@ rule again:
         "echo $SLURM_JOB_ID >> again.starts; if [ $(wc -l < again.starts) = 1 ]; then {WAIT}; fi; cp again.starts {output}"
 
 
-# On a partition that others preempt: the next job, as soon as this one makes steps.
+# On a partition that others preempt: `urgent`, as soon as this one makes steps. After the other training, for machines with few processors.
 rule kept:
     input:
         "base/model.json",
+        "two/out/model.json",
     output:
         "kept/out/model.json",
     log:
