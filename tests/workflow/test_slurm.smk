@@ -98,6 +98,8 @@ rule kept:
 
 
 rule steps:
+    input:
+        "two/out/model.json",
     output:
         "kept.steps",
     localrule: True
