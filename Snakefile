@@ -74,7 +74,16 @@ include: "rules/report.smk"
 include: "rules/operations.smk"
 
 
+# Seconds of work, one for each of hundreds of files, or downloads, which compute nodes often cannot reach: done where Snakemake itself runs.
 localrules:
+    source,
+    prompts,
+    compared_benchmark,
+    mix_dataset,
+    dataset_card,
+    contamination_table,
+    collect_responses,
+    view_responses,
     all,
     chains,
     datasets,
