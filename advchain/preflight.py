@@ -69,7 +69,7 @@ def begin(folder: Path, arguments: Sequence[str] = sys.argv) -> None:
 
     Raises:
         BusyError: another run is at work in it, jobs of an earlier one are still in SLURM's queue, or another machine's run did not end cleanly.
-        StorageError: the folder cannot be written, has no space left, or its file system has no locks.
+        StorageError: the folder or its results cannot be written, no space is left, or the file system has no locks.
     """
     if _held:
         return
@@ -80,7 +80,7 @@ def begin(folder: Path, arguments: Sequence[str] = sys.argv) -> None:
         _heal(folder, _read(path), "--unlock" in arguments)
         owner = Owner(os.getpid(), socket.gethostname(), _boot(), time.strftime("%Y-%m-%d %H:%M:%S"), _line(arguments))
         os.ftruncate(handle, 0)
-        _refuse_full(folder, arguments)
+        _refuse_unwritable(folder, arguments)
         os.pwrite(handle, json.dumps(owner._asdict()).encode() + b"\n", 0)
     except BaseException:
         os.close(handle)
@@ -111,7 +111,12 @@ def no_space(folder: Path) -> str | None:
     return None
 
 
-def _refuse_full(folder: Path, arguments: Sequence[str]) -> None:
+def _refuse_unwritable(folder: Path, arguments: Sequence[str]) -> None:
+    results = folder / "results"
+    if results.is_symlink() and not results.exists():
+        raise StorageError(f"{results} is a link to {results.readlink()}, which is not there. Mount or make that folder, or remove the link.")
+    if results.is_dir() and not os.access(results, os.W_OK | os.X_OK):
+        raise StorageError(f"{results} cannot be written (rights, or a read-only disk). Mend that, or work elsewhere with `snakemake --directory FOLDER`.")
     told = no_space(folder)
     if told and not any(argument.startswith(("--delete", "--unlock")) for argument in arguments):
         raise StorageError(told)

@@ -1,4 +1,5 @@
 """A run on a small disk that somebody fills while it works, again and again; then one with space. Started inside a small tmpfs: it ends with the process.
+TMPDIR is full from the beginning.
 
 Usage: full_disk.py FOLDER COMMAND STAGE...; COMMAND is JSON. The last line printed is one JSON object per run: what it said, what it left.
 """
@@ -49,11 +50,12 @@ def run(folder: Path, line: list[str], stage: str = "") -> dict[str, Any]:
 
 def main() -> None:
     folder, line = Path(sys.argv[1]), json.loads(sys.argv[2])
+    fill(Path(os.environ["TMPDIR"]) / "ballast")
     runs = []
     for stage in sys.argv[3:]:
         runs.append(run(folder, line, stage))
         runs.append(run(folder, line))  # still full
-        os.unlink(folder / "ballast")
+        (folder / "ballast").unlink(missing_ok=True)
     runs.append(run(folder, line))
     print(json.dumps(runs))
 
