@@ -156,7 +156,8 @@ def load_model(base: Path, spec: TrainSpec, config: dict[str, Any]) -> Any:
     attention.register()
     partitioned = HfDeepSpeedConfig(config) if config.get("zero_optimization", {}).get("stage") == 3 else None
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention.NAME, local_files_only=True)
+    ours = {"attn_implementation": attention.NAME, "local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **ours)
     del partitioned  # transformers looks at it, by a weak reference, only while it loads
     attention.check_supported(model)
     if spec.lora:
