@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import getpass
 import json
 import logging
 import os
@@ -197,7 +196,7 @@ def slurm_jobs(folder: Path) -> dict[str, str]:
     if shutil.which("squeue") is None:
         return {}
     try:
-        asked = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%j|%Z"]
+        asked = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i|%T|%j|%Z"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=QUEUE_SECONDS, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         log.info("squeue does not answer, so SLURM jobs of an earlier run are not looked for: %s", error)

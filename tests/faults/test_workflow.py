@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -157,6 +158,27 @@ def test_e7_nobody_else_can_read_what_was_written(undisturbed: tuple[Path, Path,
     results = undisturbed[1] / "results"
     open_to_others = [path for path in [results, *results.rglob("*")] if stat.S_IMODE(path.stat().st_mode) & 0o077]
     assert not open_to_others
+
+
+def test_b5_b11_a_second_run_is_refused_and_sigterm_keeps_what_was_asked(
+    undisturbed: tuple[Path, Path, str], servers: tuple[ApiServer, ApiServer], tmp_path: Path
+) -> None:
+    """SIGTERM to all processes while the teacher is asked, as a preemption does; the next run asks at most what was in flight once more."""
+    settings, reference, _ = undisturbed
+    servers[0].control(reset=True)
+    process = started(command(settings, tmp_path, "chains"), settings)
+    wait_for_log(tmp_path / "results/logs", "chains/tc", process)
+    second = run(settings, tmp_path, "chains", check=False)
+    assert second.returncode == 1 and f"another run is at work in {tmp_path}: process {process.pid} on " in second.stderr and "Traceback" not in second.stderr
+    while servers[0].stats()["counts"].get("requests", 0) < 2:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    asked = time.monotonic()
+    assert process.wait(20) != 0 and time.monotonic() - asked < 20
+    assert not [path for path in files(tmp_path) if path.name.endswith((".tmp", ".whole"))]
+    run(settings, tmp_path, "chains")
+    name = "results/chains/tc.jsonl"
+    assert (tmp_path / name).read_bytes() == (reference / name).read_bytes() and servers[0].stats()["asked_again"] <= 16
 
 
 def test_b1_kills_at_any_point_heal(undisturbed: tuple[Path, Path, str], servers: tuple[ApiServer, ApiServer], tmp_path: Path) -> None:
