@@ -30,6 +30,8 @@ SECRETS = {
     "HTTPS_PROXY": f"http://user:{CANARY}@127.0.0.1:9",
     "NO_PROXY": "127.0.0.1",
 }
+NAMELESS = ["--unshare-user", "--uid", "54321", "--gid", "54321"]  # as in a container: a user without an account
+NAMELESS += [word for name in ("LOGNAME", "USER", "LNAME", "USERNAME") for word in ("--unsetenv", name)]
 ODD = "a folder; with $(touch pwned) 'quotes' äöü 思"  # B9, E5
 LEADING_OUT = ["../../../pwned", "/tmp/pwned", "a/../../../pwned", "$(touch pwned)", "`touch pwned`", "pwned\n.jsonl", "~/pwned", "..", "<img src=pwned>"]
 
@@ -55,8 +57,8 @@ def own_data(root: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(servers: tuple[ApiServer, ApiServer], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """Config, work folder and output of one run: in an odd place, 250 characters deep, without a home or a place for temporary files, with secrets all
-    around, under umask 000, on data whose ids lead elsewhere.
+    """Config, work folder and output of one run: in an odd place, 250 characters deep, without a home, an account or a place for temporary files,
+    with secrets all around, under umask 000, on data whose ids lead elsewhere.
     """
     root = tmp_path_factory.mktemp("odd") / ODD
     settings = repository(root / "repo", *servers)
@@ -65,7 +67,7 @@ def undisturbed(servers: tuple[ApiServer, ApiServer], tmp_path_factory: pytest.T
     folder.mkdir()
     for place in (folder, settings.parent):
         (place / ".env").write_text("".join(f"{name}={value}\n" for name, value in SECRETS.items()))
-    within = walls(read_only=[Path("/")], writable=[Path("/dev"), root])
+    within = [*walls(read_only=[Path("/")], writable=[Path("/dev"), root]), *NAMELESS]
     before = os.umask(0)
     try:
         done = run(settings, folder, within=within, HOME="/nonexistent", TMPDIR="/tmp", **SECRETS)
