@@ -94,7 +94,10 @@ def free_bytes(folder: Path) -> int:
 
 def _needed(number: int, path: Path) -> str:
     """What is known of the bytes that a file needs: more than are free, now that what was written of it is gone."""
-    return f" (it takes more than the {free_bytes(path.parent):,} bytes that are free)" if number in (errno.ENOSPC, errno.EDQUOT) else ""
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    place = next(folder for folder in path.absolute().parents if folder.is_dir())
+    return f" (it takes more than the {free_bytes(place):,} bytes that are free)"
 
 
 def _sweep(path: Path) -> None:
