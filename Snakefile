@@ -39,6 +39,7 @@ PLANNED = (
 
 try:
     cli.write_privately()
+    cli.name_user()
     PLAN = Plan(
         load_config(CONFIG_FILES, dict(workflow.config_settings.config) | PLANNED)
     )
