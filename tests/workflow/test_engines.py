@@ -86,11 +86,11 @@ def test_vllm_writes_what_transformers_writes(small_model: Path, vllm_python: Pa
 def test_vllm_samples_long_prompts_with_a_seed_each(small_model: Path, vllm_python: Path) -> None:
     """More prompt tokens than a step takes: none may be read in parts on a CPU, where vLLM cannot take back a seeded draw. A row's text is its own seed's."""
     family, tokenizer, sampling = check_template(small_model), load_tokenizer(small_model), Sampling(temperature=0.8, top_p=0.95, max_new_tokens=4)
-    prompts = [tuple(chat.encode_prompt(family, tokenizer, f"{number}. " + "What do the words below say? " * 70, chat.Forced(""))) for number in range(12)]
-    requests = [Request(f"{i}", f"{i}", 0, i % 6, prompts[i % 6], sampling) for i in range(12)]
-    assert sum(map(len, prompts)) > 4096
+    prompts = [tuple(chat.encode_prompt(family, tokenizer, f"{number}. " + "What do the words below say? " * 70, chat.Forced(""))) for number in range(16)]
+    requests = [Request(f"{i}", f"{i}", 0, i % 16, prompts[i % 16], sampling) for i in range(32)]
+    assert sum(map(len, prompts)) > 6000
     texts = run(small_model, requests, "vllm", str(vllm_python))
-    assert texts[:6] == texts[6:] and len(set(texts)) > 1
+    assert texts[:16] == texts[16:] and len(set(texts)) > 1
 
 
 def gap_where_they_part(model: Path, request: Request, one: str, other: str) -> float:
