@@ -270,10 +270,10 @@ def manifest_path(output: Path) -> Path:
 
 
 class StageTimer:
-    """Seconds since the stage began, for its manifest."""
+    """Seconds since the stage began, for its manifest; `spent` before that, where one job makes several files."""
 
-    def __init__(self) -> None:
-        self.start = time.monotonic()
+    def __init__(self, spent: float = 0.0) -> None:
+        self.start = time.monotonic() - spent
 
     def seconds(self) -> float:
         """Return the seconds so far."""

@@ -200,6 +200,15 @@ class Plan(Grid):
         return list(evaluation.config.judges or self.config.evaluation.judges.get(kind) or constants["JUDGES"])
 
     @remembered
+    def judged_together(self, checkpoint: Checkpoint) -> list[tuple[str, ...]]:
+        """Evaluations of one checkpoint by the job that judges them: those that one engine load answers and the same judges read."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        for group, names in self.groups_of(checkpoint).items():
+            for name in names:
+                found.setdefault((group, *self.judges_of(name)), []).append(name)
+        return [tuple(names) for names in found.values()]
+
+    @remembered
     def judge_spec(self, name: str, where: str = "judges") -> specs.JudgeSpec:
         """Resolved settings of one judge."""
         entry = read_entry("judges", name, JudgeEntry, where)

@@ -1,5 +1,9 @@
 """Input functions and parameters that several rules share. Each is a look-up in the plan; nothing is decided here."""
 
+import re
+from collections import Counter
+from shlex import quote
+
 
 wildcard_constraints:
     model=r"[A-Za-z0-9._-]+",
@@ -242,13 +246,13 @@ def get_generate_plan(wildcards):
 
 
 @cache
-def judge_json(evaluation):
-    return spec_json(PLAN.judge_stage_spec(evaluation))
-
-
-@cache
-def judge_served(evaluation):
-    return get_served(PLAN.judge_stage_spec(evaluation))
+def judge_json(names):
+    """Specs of judging these evaluations in one job, as arguments of one shell word each."""
+    specs = [PLAN.judge_stage_spec(name) for name in names]
+    return Parameter(
+        " ".join(quote(spec.model_dump_json()) for spec in specs),
+        "\n".join(map(deciding, specs)),
+    )
 
 
 def get_generate_gpus(wildcards):
@@ -266,13 +270,48 @@ def get_marker(wildcards):
     )
 
 
-def get_judged(wildcards):
+def get_judged(wildcards, names):
     """What the judges read: responses, or another view of them than the answer."""
-    view = PLAN.view(wildcards.evaluation)
-    template = paths.RESPONSES if view == "answer" else paths.VIEWS
-    return template.format(
-        evaluation=wildcards.evaluation, **vars(get_checkpoint(wildcards))
-    )
+    run = vars(get_checkpoint(wildcards))
+    views = [PLAN.view(name) for name in names]
+    templates = [paths.RESPONSES if v == "answer" else paths.VIEWS for v in views]
+    return [t.format(evaluation=name, **run) for t, name in zip(templates, names)]
+
+
+def get_judged_together():
+    """Evaluations that one job judges -> checkpoints that are asked them: one engine load answers them, and the same judges read them."""
+    together = {}
+    for checkpoint in PLAN.checkpoints:
+        for names in PLAN.judged_together(checkpoint):
+            together.setdefault(names, []).append(checkpoint)
+    return together
+
+
+def get_judge_rules():
+    """Name of a rule -> evaluations that it judges, checkpoints. Named by the first of them, and by a number where another set begins with it."""
+    found, firsts = {}, Counter(["report"])  # judge_report is a rule already
+    for names, checkpoints in get_judged_together().items():
+        firsts[names[0]] += 1
+        number = f"+{firsts[names[0]]}" if firsts[names[0]] > 1 else ""
+        found[f"judge_{names[0]}{number}"] = names, checkpoints
+    return found
+
+
+def only(checkpoints):
+    """What {model} has to be in {model}/{method}/{run} so that it is one of these checkpoints."""
+    known = "|".join(re.escape(c.path) for c in checkpoints)
+    return rf"(?=(?:{known})/)[A-Za-z0-9._-]+"
+
+
+def get_attack_judging(wildcards):
+    """What the verdicts that an attack starts from depend on, beside the responses. It reads them `ancient`: the job that judges them judges other
+    evaluations too, and writes all anew when one of those changes."""
+    attack = PLAN.evaluations[wildcards.evaluation].attack
+    judged = attack.benchmarks if attack.reference else []
+    names = [attack.after] if attack.after else judged
+    specs = [PLAN.judge_stage_spec(name) for name in names]
+    specs += [PLAN.view_spec(name) for name in names if PLAN.view(name) != "answer"]
+    return Parameter("", "\n".join(map(deciding, specs)))
 
 
 # ---------------------------------------------------------------- report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,12 +156,16 @@ class Times:
 
     # ---------------------------------------------------------------- verdicts, released models
 
-    def judging_seconds(self, checkpoint: Checkpoint, name: str) -> float:
-        """Wall time of one file of verdicts: as measured per answer, else from the weights of its judges; calls to endpoints are not counted."""
-        num, known = self.num_answers(checkpoint, name), self.known.judging.get(name, [])
-        if known:
-            return START_OF_JOB_SECONDS + num * sum(run.seconds for run in known) / max(1, sum(run.rows for run in known))
-        return JOB_SECONDS + sum(self.judge_seconds(judge, num) for judge in self.plan.judges_of(name))
+    def judging_seconds(self, checkpoint: Checkpoint, names: Sequence[str]) -> float:
+        """Wall time of one job of verdicts: as measured per answer, else from the weights of its judges; calls to endpoints are not counted."""
+        if all(self.known.judging.get(name) for name in names):
+            return START_OF_JOB_SECONDS + sum(self.num_answers(checkpoint, name) * self._seconds_per_answer(name) for name in names)
+        num = sum(self.num_answers(checkpoint, name) for name in names)
+        return JOB_SECONDS + sum(self.judge_seconds(judge, num) for judge in self.plan.judges_of(names[0]))
+
+    def _seconds_per_answer(self, name: str) -> float:
+        known = self.known.judging[name]
+        return sum(run.seconds for run in known) / max(1, sum(run.rows for run in known))
 
     def judge_seconds(self, judge: str, num: int) -> float:
         """Seconds in which one judge with weights of its own reads `num` answers on its cards; 0 for the others."""
