@@ -14,12 +14,8 @@ from advchain.specs import JudgeStageSpec, parse_spec
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--responses", type=Path, nargs="+", required=True, help="response rows (JSONL), e.g. results/responses/m/advchain/seed1/xstest.jsonl"
-    )
-    parser.add_argument(
-        "--out", type=Path, nargs="+", required=True, help="verdict rows to write (JSONL), a file for each; rejects and manifest go beside it"
-    )
+    parser.add_argument("--responses", type=Path, nargs="+", required=True, help="response rows (JSONL), e.g. results/responses/m/advchain/seed1/xstest.jsonl")
+    parser.add_argument("--out", type=Path, nargs="+", required=True, help="verdict rows to write (JSONL), a file for each; rejects and manifest go beside it")
     parser.add_argument("--work", type=Path, required=True, help="folder for what survives a kill: paid replies, verdicts of costly judges")
     parser.add_argument("--spec", nargs="+", required=True, help="one JudgeStageSpec as JSON for each: version, benchmark, nature, judges, max_unparsed_share")
     arguments = parser.parse_args()

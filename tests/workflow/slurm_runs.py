@@ -17,7 +17,14 @@ from tiny_training import make_model, make_spec, write_dataset
 # Few SLURM jobs of many small ones, as docs/CLUSTER.md recommends for clusters that start jobs slowly.
 GROUPS = (
     *("--groups", "source=data", "compared_benchmark=data", "prompts=data", "rewrite_chains=chains", "contamination=overlap", "contamination_table=overlap"),
-    *("dataset_card=overlap", "collect_responses=answers", "judge=verdicts", "score=report", "report=report", "explorer=report"),
+    *(
+        "dataset_card=overlap",
+        "collect_responses=answers",
+        *(f"judge_{name}=verdicts" for name in ("harmbench", "xstest", "math500")),
+        "score=report",
+        "report=report",
+        "explorer=report",
+    ),
     *("--group-components", "data=20", "chains=4", "overlap=9", "answers=20", "verdicts=20", "report=9"),
 )
 CARDS = ("--set-resources", "train:gpu=8", "generate:gpu=1")  # of a machine without any
