@@ -288,19 +288,29 @@ def get_judged_together():
 
 
 def get_judge_rules():
-    """Name of a rule -> evaluations that it judges, checkpoints. Named by the first of them, and by a number where another set begins with it."""
+    """Name of a rule -> evaluations that it judges, and what {model} is there. Named by the first of them, and by a number where another set begins with it."""
+    together = get_judged_together()
     found, firsts = {}, Counter(["report"])  # judge_report is a rule already
-    for names, checkpoints in get_judged_together().items():
+    for names in together:
         firsts[names[0]] += 1
         number = f"+{firsts[names[0]]}" if firsts[names[0]] > 1 else ""
-        found[f"judge_{names[0]}{number}"] = names, checkpoints
+        found[f"judge_{names[0]}{number}"] = names, only(names, together)
     return found
 
 
-def only(checkpoints):
-    """What {model} has to be in {model}/{method}/{run} so that it is one of these checkpoints."""
-    known = "|".join(re.escape(c.path) for c in checkpoints)
-    return rf"(?=(?:{known})/)[A-Za-z0-9._-]+"
+def only(names, together):
+    """What {model} of {model}/{method}/{run} has to be, so that no checkpoint is taken that is asked another set with one of these evaluations."""
+    others = [
+        c
+        for rest in together
+        if rest != names and set(rest) & set(names)
+        for c in together[rest]
+    ]
+    few, sign = min(
+        (others, "!"), (together[names], "="), key=lambda pair: len(pair[0])
+    )
+    known = "|".join(re.escape(c.path) for c in few)
+    return rf"(?{sign}(?:{known})/)[A-Za-z0-9._-]+" if others else r"[A-Za-z0-9._-]+"
 
 
 def get_attack_judging(wildcards):

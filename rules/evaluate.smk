@@ -215,7 +215,7 @@ rule view_responses:
         "view.py --responses {input.responses} --out {output.rows} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
-for name, (judged, checkpoints) in get_judge_rules().items():
+for name, (judged, models) in get_judge_rules().items():
     served = get_served(PLAN.judge_stage_spec(judged[0]))
 
     rule:
@@ -239,7 +239,7 @@ for name, (judged, checkpoints) in get_judge_rules().items():
         benchmark:
             f"results/benchmarks/judge/{paths.RUN}/{judged[0]}.tsv"
         wildcard_constraints:
-            model=only(checkpoints),
+            model=models,
         conda:
             "../envs/control.yaml"
         resources:
