@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.errors import ConfigError
-from advchain.io import manifest_path
+from advchain.manifests import manifest_path
 from advchain.report.build import build
 from advchain.report.cells import cell_keys, cell_paths
 from advchain.report.scores import contrasts_path

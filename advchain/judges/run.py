@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from advchain.catalogue import module
 from advchain.errors import ConfigError, DataError
-from advchain.io import StageTimer, read_records, sha256_text, write_jsonl, write_stage
+from advchain.io import read_records, sha256_text, write_jsonl
 from advchain.judges.base import CONTENT_FILTER, Judge, why_no_answer
 from advchain.judges.sentinels import check_endpoint, check_sentinels
+from advchain.manifests import StageTimer, write_stage
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec
 from advchain.store import Store, make_key

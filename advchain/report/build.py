@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from advchain.io import StageTimer, make_manifest, manifest_path, write_manifest, write_text
+from advchain.io import write_text
 from advchain.judges.step_cues import score_steps
+from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest
 from advchain.report import figures, plots, sweeps
 from advchain.report.agreement import agreement_table
 from advchain.report.claims import claims_table

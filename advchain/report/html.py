@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 
-from advchain.io import code_hash
+from advchain.manifests import code_hash
 from advchain.report.contrasts import Contrast, better, heading
 from advchain.report.grid import groups
 from advchain.report.markup import Table, fragment

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import polars as pl
 
 from advchain import stats
-from advchain.io import StageTimer, make_manifest, manifest_path, sha256_text, write_manifest, write_text
+from advchain.io import sha256_text, write_text
+from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest
 from advchain.records import Score, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key, cell_keys, load_cells
 from advchain.report.contrasts import CONTRAST_COLUMNS, contrasts
