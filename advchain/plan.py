@@ -15,6 +15,7 @@ from advchain.files import expand_variables
 from advchain.grid import Checkpoint, Grid, remembered
 from advchain.llm.endpoint import endpoint_family
 from advchain.options import has_other_options
+from advchain.report_specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec
 
 VIEW_TITLE: dict[specs.View, str] = {"answer": "", "chain": " (chain judged)", "full": " (chain + answer judged)"}
 
@@ -262,7 +263,7 @@ class Plan(Grid):
     # ---------------------------------------------------------------- the report
 
     @remembered
-    def evaluation_infos(self) -> dict[str, specs.EvaluationInfo]:
+    def evaluation_infos(self) -> dict[str, EvaluationInfo]:
         """How the report names and places each evaluation."""
         infos = {}
         for name, evaluation in self.evaluations.items():
@@ -271,7 +272,7 @@ class Plan(Grid):
             plain = name == evaluation.module.name  # a variant goes by its own name, and is not the paper's column
             title = constants["SHORT"] if plain else name
             view = self.view(name)
-            infos[name] = specs.EvaluationInfo(
+            infos[name] = EvaluationInfo(
                 title=title + VIEW_TITLE[view],
                 table=evaluation.config.table or (constants["TABLE"] if view == "answer" else "attacks"),
                 nature=constants["NATURE"],
@@ -285,14 +286,14 @@ class Plan(Grid):
         return module("judges", read_entry("judges", judge, JudgeEntry, "judges").kind, "judges").constants["MEASURES"]
 
     @remembered
-    def checkpoint_info(self, checkpoint: Checkpoint) -> specs.CheckpointInfo:
+    def checkpoint_info(self, checkpoint: Checkpoint) -> CheckpointInfo:
         """How the report names one checkpoint."""
         model, method = self.model(checkpoint.model), self.method(checkpoint.method)
         trained = method.kind == "train"
         parts = self.dataset_spec(str(method.recipe)).parts if trained else ()
         if any(part.steps != "all" for part in parts):
             parts = ()  # a control has no T-C : H-C ratio
-        return specs.CheckpointInfo(
+        return CheckpointInfo(
             model=checkpoint.model,
             method=checkpoint.method,
             run=checkpoint.run,
@@ -312,17 +313,17 @@ class Plan(Grid):
         return self.config.chains[part.chains].kind if part.chains else None
 
     @remembered
-    def score_spec(self) -> specs.ScoreSpec:
+    def score_spec(self) -> ScoreSpec:
         """Spec of counting all verdicts."""
         infos = tuple(self.checkpoint_info(c) for c in self.checkpoints)
-        return specs.ScoreSpec(version=versions.SCORE, evaluations=self.evaluation_infos(), checkpoints=infos)
+        return ScoreSpec(version=versions.SCORE, evaluations=self.evaluation_infos(), checkpoints=infos)
 
-    def report_spec(self, deviations: tuple[str, ...] = ()) -> specs.ReportSpec:
+    def report_spec(self, deviations: tuple[str, ...] = ()) -> ReportSpec:
         """Spec of tables, figures and report; `deviations` are those of deviations.py."""
         used = sorted({judge for name in self.evaluations for judge in self.judges_of(name)})
         entries = {judge: read_entry("judges", judge, JudgeEntry, "judges") for judge in used}
         score = self.score_spec()
-        return specs.ReportSpec(
+        return ReportSpec(
             version=versions.REPORT,
             name=self.config.name,
             evaluations=score.evaluations,

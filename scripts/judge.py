@@ -6,10 +6,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from advchain.cli import run
+from advchain.cli import parse_spec, run
 from advchain.errors import ConfigError
 from advchain.judges.run import judge_files
-from advchain.specs import JudgeStageSpec, parse_spec
+from advchain.specs import JudgeStageSpec
 
 
 def main() -> None:

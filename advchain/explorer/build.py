@@ -20,7 +20,7 @@ from advchain.manifests import make_manifest, manifest_path, write_manifest
 from advchain.records import Record, Response, Sample, Verdict
 from advchain.report.cells import Key, cell_keys, cell_paths
 from advchain.report.grid import groups
-from advchain.specs import ReportSpec, ScoreSpec
+from advchain.report_specs import ReportSpec, ScoreSpec
 from advchain.steps import split_steps
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from advchain.report.tables import Scores, health_table, main_table, ratio_table
 from advchain.report.unjudged import with_unjudged
 from advchain.report.variance import Variance, variance_path
 from advchain.report.variance_views import variance_table
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 log = logging.getLogger(__name__)
 SCORER = "step cues (phrases, not a model)"

@@ -12,7 +12,7 @@ from advchain.report.drift import CurvePoint
 from advchain.report.drift_views import SHOWN, scorer_title
 from advchain.report.grid import groups
 from advchain.report.plots import STYLE, colour, legend, panels, said
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 # condition -> title, place in the palette, line; outcomes are those of the primary judge of harm, or of refusal
 LINES = {

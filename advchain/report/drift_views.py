@@ -18,7 +18,7 @@ from advchain.report.figures import style_of
 from advchain.report.grid import Group, groups
 from advchain.report.markup import Table, read_csv
 from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 R = TypeVar("R", bound=Record)
 SELECTED = ("selected_share", "selected_share_shuffled")

@@ -22,7 +22,7 @@ from advchain.report.cells import DIGITS, Cell, Key
 from advchain.report.drift import rates_of
 from advchain.report.grid import Group, groups, partner
 from advchain.report.step_chains import Draws, Floats, Kind, chain_frames, pack_frame
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 ALL = "all"  # in place of a method: every checkpoint of the model together
 LEVELS = 5

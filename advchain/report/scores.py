@@ -31,7 +31,7 @@ from advchain.report.markup import csv_text, write_csv
 from advchain.report.scorers import AGREEMENT_COLUMNS, DRIFT_CONTRAST_COLUMNS, compare_scorers, drift_contrasts_path, scorer_agreement_path
 from advchain.report.step_chains import Booleans, pack_frame, turned
 from advchain.report.variance import VARIANCE_COLUMNS, variance_path, variances
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 log = logging.getLogger(__name__)
 Interval = tuple[float | None, float | None, float | None]

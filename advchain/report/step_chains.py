@@ -17,7 +17,7 @@ from advchain.records import Nature
 from advchain.report.cells import Cell, Key
 from advchain.report.frames import COUNTED
 from advchain.report.grid import Group
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 Kind = Literal["own", "hijacked"]
 Floats = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ from typing import Any
 from advchain.io import write_json, write_jsonl
 from advchain.manifests import manifest_path
 from advchain.report.scores import score
-from advchain.specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec
+from advchain.report_specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec
 
 Key = tuple[str, str, str, str]
 MANIFEST = {"inputs": {}, "code": "0" * 16, "versions": {"python": "3.11"}, "seconds": 1.5, "counts": {}}

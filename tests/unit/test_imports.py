@@ -15,6 +15,7 @@ LAYERS = [
     {"environments", "io", "manifests", "chat", "stats", "paths", "ports", "store", "cli", "preflight", "progress", "rows"},
     {
         "specs",
+        "report_specs",
         "catalogue",
         "options",
         "config",
