@@ -67,6 +67,7 @@ shell.prefix("set -euo pipefail; trap '' TERM; ")
 
 include: "rules/reruns.smk"
 include: "rules/common.smk"
+include: "rules/evaluation_inputs.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"

@@ -22,6 +22,7 @@ LAYERS = [
         "entries",
         "grid",
         "plan",
+        "evaluation_plan",
         "settings",
         "plan_checks",
         "reruns",
