@@ -134,7 +134,7 @@ class Workload:
         engines = sum(len(self.plan.groups_of(c)) for c in own)
         answers = sum(self.times.num_answers(c, name) for c in own for name in self.plan.evaluations_of(c))
         tokens, seconds = sum(map(self.times.written_tokens, own)), sum(map(self.times.generation_seconds, own))
-        return Generations(model, len(own), engines, answers, tokens, gpus, seconds, len(self.times.generations_of(model)))
+        return Generations(model, len(own), engines, answers, tokens, gpus, seconds, max(len(self.times.generations_like(c)) for c in own))
 
     def judged(self) -> Iterator[tuple[str, int]]:
         """Every judge with the answers it reads, one pair per job: its weights are loaded once in each."""
