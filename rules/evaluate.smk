@@ -215,6 +215,7 @@ rule view_responses:
         "view.py --responses {input.responses} --out {output.rows} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
+# One job for all evaluations that one engine load answers and the same judges read. A rule's outputs are fixed, so each such set has a rule.
 for name, (judged, models) in get_judge_rules().items():
     served = get_served(PLAN.judge_stage_spec(judged[0]))
 
@@ -249,10 +250,11 @@ for name, (judged, models) in get_judge_rules().items():
             ),
             nodes=1,
             mem_mb=growing(
-                (24000 if PLAN.judge_gpus(judged[0]) else 2000)
+                (24000 if PLAN.judge_gpus(judged[0]) else 1800)
+                + 200 * len(judged)
                 + served_memory(PLAN.judge_stage_spec(judged[0]))
             ),
-            runtime=growing(60 + 60 * len(judged)),
+            runtime=growing(min(720, 60 + 60 * len(judged))),
         params:
             work=f"{paths.WORK}/judge",
             spec=lambda wildcards, judged=judged: judge_json(judged),
