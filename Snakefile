@@ -39,6 +39,7 @@ PLANNED = (
 
 try:
     cli.write_privately()
+    cli.name_user()
     PLAN = Plan(
         load_config(CONFIG_FILES, dict(workflow.config_settings.config) | PLANNED)
     )
@@ -75,7 +76,16 @@ include: "rules/report.smk"
 include: "rules/operations.smk"
 
 
+# Seconds of work, one for each of hundreds of files, or downloads, which compute nodes often cannot reach: done where Snakemake itself runs.
 localrules:
+    source,
+    prompts,
+    compared_benchmark,
+    mix_dataset,
+    dataset_card,
+    contamination_table,
+    collect_responses,
+    view_responses,
     all,
     chains,
     datasets,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import signal
@@ -50,6 +51,14 @@ def parse_spec(kind: type[S], text: str) -> S:
         raise ConfigError(f"--spec of {kind.__name__}: {where}: {first['msg']}.") from error
 
 
+def name_user() -> None:
+    """Give a user without an account a name: containers run under any number, and Snakemake and torch end where there is none."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid{os.getuid()}"
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's `main`; print an AdvChainError as one paragraph and exit 1, let bugs keep their traceback."""
     start_logging()
@@ -57,6 +66,7 @@ def run(main: Callable[[], None]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # stderr goes to a log file; set it to 0 to see them
     try:
         write_privately()
+        name_user()
         main()
     except AdvChainError as error:
         width = 100 if sys.stderr.isatty() else 10_000

@@ -70,10 +70,25 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[Any]:
         temporary.unlink(missing_ok=True)
         if isinstance(error, (DataError, StorageError)) or error.errno is None:
             raise
-        raise StorageError(f"cannot write {path}: {os.strerror(error.errno)}. Nothing was changed; free space or rights there and run again.") from error
+        reason = os.strerror(error.errno) + _needed(error.errno, path)
+        raise StorageError(f"cannot write {path}: {reason}. Nothing was changed; free space or rights there and run again.") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes can be written on a folder's file system without being root."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _needed(number: int, path: Path) -> str:
+    """What is known of the bytes that a file needs: more than are free, now that what was written of it is gone."""
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    place = next(folder for folder in path.absolute().parents if folder.is_dir())
+    return f" (it takes more than the {free_bytes(place):,} bytes that are free)"
 
 
 def _sweep(path: Path) -> None:
@@ -110,11 +125,13 @@ def new_folder(output: Path) -> Iterator[Path]:
             output.rename(old)
         folder.rename(output)
     except Exception as error:
-        reason = os.strerror(errno.ENOSPC) if os.strerror(errno.ENOSPC) in str(error) else None
+        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in str(error) else None
         if isinstance(error, OSError) and not isinstance(error, AdvChainError) and error.errno is not None:
-            reason = f"{os.strerror(error.errno)} ({error.filename})"
-        if reason is None or isinstance(error, StorageError):
+            number = error.errno
+        if number is None or isinstance(error, StorageError):
             raise
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = f"{os.strerror(number)} ({getattr(error, 'filename', None) or folder.name})" + _needed(number, output)
         raise StorageError(f"cannot make {output}: {reason}. Free space or rights there and run again.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -101,21 +101,23 @@ def write_stage(
     output = Path(output)
     rejects = rejects or Rejects()
     temporary = output.with_name(f".{output.name}.whole")
-    count = write_jsonl(temporary, rows)
-    total = count + len(rejects)
-    if total and len(rejects) / total > max_reject_share:
-        temporary.unlink()
-        raise DataError(
-            f"{stage}: {len(rejects)} of {total} rows were rejected ({rejects.counts()}), more than the allowed share of {max_reject_share:g}. "
-            f"Read {keep_rejects(output, rejects)}, mend the input, or raise max_reject_share."
-        )
-    write_jsonl(rejects_path(output), rejects.rows)
-    manifest = make_manifest(stage, spec, inputs, timer)
-    manifest["output"] = {"path": output.name, "sha256": sha256_file(temporary), "rows": count}
-    manifest["rejects"] = {"total": len(rejects), "reasons": rejects.counts()}
-    manifest["counts"] = dict(counts() if callable(counts) else counts or {})
-    write_manifest(manifest_path(output), manifest, [rejects_path(output)])
-    os.replace(temporary, output)
+    try:
+        count = write_jsonl(temporary, rows)
+        total = count + len(rejects)
+        if total and len(rejects) / total > max_reject_share:
+            raise DataError(
+                f"{stage}: {len(rejects)} of {total} rows were rejected ({rejects.counts()}), more than the allowed share of {max_reject_share:g}. "
+                f"Read {keep_rejects(output, rejects)}, mend the input, or raise max_reject_share."
+            )
+        write_jsonl(rejects_path(output), rejects.rows)
+        manifest = make_manifest(stage, spec, inputs, timer)
+        manifest["output"] = {"path": output.name, "sha256": sha256_file(temporary), "rows": count}
+        manifest["rejects"] = {"total": len(rejects), "reasons": rejects.counts()}
+        manifest["counts"] = dict(counts() if callable(counts) else counts or {})
+        write_manifest(manifest_path(output), manifest, [rejects_path(output)])
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)  # nothing is left of a stage that failed
     return count
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import getpass
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from advchain.errors import BusyError, StorageError
+from advchain.io import free_bytes
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ OWNER, LOCKS = Path(".snakemake/advchain.run"), Path(".snakemake/locks")
 RUN = "ADVCHAIN_RUN"  # in the environment of every process that a run starts
 JOB_PREFIX = "advchain_"  # slurm-jobname-prefix of profiles/slurm
 GRACE_SECONDS = 25.0  # for orphans, from SIGTERM to SIGKILL
+LITTLE = 1 << 20  # bytes of disk with which Snakemake cannot even keep its notes of a small run
 QUEUE_SECONDS = 60.0  # a queue that does not answer is no reason to wait longer
 LOOKS = {"--lint", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary", "-S", "--detailed-summary", "-D", "--report", "--containerize",
          "--list-rules", "--list", "-l", "--list-target-rules", "--lt", "--list-changes", "--list-input-changes", "--list-params-changes",
@@ -67,29 +68,57 @@ def begin(folder: Path, arguments: Sequence[str] = sys.argv) -> None:
 
     Raises:
         BusyError: another run is at work in it, jobs of an earlier one are still in SLURM's queue, or another machine's run did not end cleanly.
-        StorageError: the folder cannot be written, or its file system has no locks.
+        StorageError: the folder or its results cannot be written, no space is left, or the file system has no locks.
     """
     if _held:
         return
     path = folder / OWNER
     handle = _lock(path)
+    logging.raiseExceptions = False  # on a full disk each line of Snakemake's log file would become a traceback
     try:
         _heal(folder, _read(path), "--unlock" in arguments)
         owner = Owner(os.getpid(), socket.gethostname(), _boot(), time.strftime("%Y-%m-%d %H:%M:%S"), _line(arguments))
         os.ftruncate(handle, 0)
+        _refuse_unwritable(folder, arguments)
         os.pwrite(handle, json.dumps(owner._asdict()).encode() + b"\n", 0)
     except BaseException:
         os.close(handle)
         raise
     _held.append(handle)
     os.environ[RUN] = owner.run
-    atexit.register(_end_cleanly, handle, owner.pid)
+    atexit.register(_end_cleanly, handle, owner.pid, folder.resolve())
 
 
-def _end_cleanly(handle: int, pid: int) -> None:
+def _end_cleanly(handle: int, pid: int, folder: Path) -> None:
     """Leave no name: no job is left at work. A fork of the run that ends is not its end."""
     if os.getpid() == pid:
         os.ftruncate(handle, 0)
+        told = no_space(folder)
+        if told:
+            sys.stderr.write(f"\nerror: {told}\n")  # last: Snakemake may have died of it with a traceback
+
+
+def no_space(folder: Path) -> str | None:
+    """Say that the disk of a work folder, or of its results (often a link to another one), is full; None where it is not."""
+    for place in (folder, folder / "results"):
+        free = free_bytes(place) if place.is_dir() else LITTLE
+        if free < LITTLE:
+            return (
+                f"no space is left on the disk of {place}: {free:,} bytes are free, at least {LITTLE:,} are needed to go on. What is finished is kept, "
+                "bought answers too. Free space there (`make clean STAGE=work` lists what could go), then start again: the run goes on from there."
+            )
+    return None
+
+
+def _refuse_unwritable(folder: Path, arguments: Sequence[str]) -> None:
+    results = folder / "results"
+    if results.is_symlink() and not results.exists():
+        raise StorageError(f"{results} is a link to {results.readlink()}, which is not there. Mount or make that folder, or remove the link.")
+    if results.is_dir() and not os.access(results, os.W_OK | os.X_OK):
+        raise StorageError(f"{results} cannot be written (rights, or a read-only disk). Mend that, or work elsewhere with `snakemake --directory FOLDER`.")
+    told = no_space(folder)
+    if told and not any(argument.startswith(("--delete", "--unlock")) for argument in arguments):
+        raise StorageError(told)
 
 
 def _lock(path: Path) -> int:
@@ -167,7 +196,7 @@ def slurm_jobs(folder: Path) -> dict[str, str]:
     if shutil.which("squeue") is None:
         return {}
     try:
-        asked = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%j|%Z"]
+        asked = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%i|%T|%j|%Z"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=QUEUE_SECONDS, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         log.info("squeue does not answer, so SLURM jobs of an earlier run are not looked for: %s", error)

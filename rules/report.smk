@@ -62,6 +62,7 @@ rule score:
         "results/benchmarks/score.tsv"
     conda:
         "../envs/control.yaml"
+    threads: 4
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
@@ -73,7 +74,7 @@ rule score:
         "Counting verdicts"
     shell:
         "score.py --responses {params.results}/responses --verdicts {params.results}/verdicts --out {output.scores} "
-        "--spec {params.spec:q} 2>&1 | tee {log}"
+        "--processes {threads} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule report:
@@ -131,6 +132,7 @@ rule report:
         "results/benchmarks/report.tsv"
     conda:
         "../envs/control.yaml"
+    threads: 4
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
@@ -151,7 +153,7 @@ rule report:
     shell:
         "report.py --scores {input.scores} --paper {input.paper:q} --datasets {params.datasets} --chains {params.chains} "
         "--training {params.training} --manifests {input.manifests} --responses {params.results}/responses --verdicts {params.results}/verdicts "
-        "{params.agreement} --out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
+        "{params.agreement} --processes {threads} --out {params.results} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
 rule explorer:

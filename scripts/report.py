@@ -11,7 +11,6 @@ from advchain.errors import ConfigError
 from advchain.manifests import manifest_path
 from advchain.report.build import build
 from advchain.report.cells import cell_keys, cell_paths
-from advchain.report.scores import contrasts_path
 from advchain.report_specs import ReportSpec, ScoreSpec
 
 
@@ -39,6 +38,7 @@ def main() -> None:
     parser.add_argument("--responses", type=Path, help="folder of responses: the manifests of the grid's cells are read too")
     parser.add_argument("--verdicts", type=Path, help="folder of verdicts: the manifests of the grid's cells are read too")
     parser.add_argument("--agreement", type=Path, help="agreement.json of judge_report.py on labels of your own: its figures stand beside the numbers")
+    parser.add_argument("--processes", type=int, default=1, help="figures drawn at a time, each in a process of its own")
     parser.add_argument("--out", type=Path, required=True, help="results folder: tables/, figures/, report.html, summary.md")
     parser.add_argument("--spec", required=True, help="ReportSpec as JSON")
     args = parser.parse_args()
@@ -47,12 +47,12 @@ def main() -> None:
         args.out,
         spec,
         scores=args.scores,
-        contrasts=contrasts_path(args.scores),
         paper=args.paper,
         samples=[named(text)[1] for text in [*args.datasets, *args.chains]],
         training=dict(named(text) for text in args.training),
         manifests=[*args.manifests, *cell_manifests(spec, args.responses, args.verdicts), manifest_path(args.scores)],
         agreement=args.agreement,
+        processes=args.processes,
     )
 
 

@@ -17,11 +17,12 @@ def main() -> None:
     parser.add_argument("--responses", type=Path, required=True, help="folder with {model}/{method}/{run}/{evaluation}.jsonl of Response rows")
     parser.add_argument("--verdicts", type=Path, required=True, help="folder with {model}/{method}/{run}/{evaluation}.jsonl of Verdict rows")
     parser.add_argument("--out", type=Path, required=True, help="scores.csv to write; its manifest and contrasts.csv go beside it")
+    parser.add_argument("--processes", type=int, default=1, help="models counted at a time, each in a process of its own")
     parser.add_argument("--spec", required=True, help="ScoreSpec as JSON")
     args = parser.parse_args()
     spec = cli.parse_spec(ScoreSpec, args.spec)
     keys = cell_keys(spec)
-    score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys))
+    score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys), args.processes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real SLURM for tests: slurmctld and two slurmd on loopback, started by whoever runs the tests, with eight pretended GPUs on each node.
+"""A real SLURM for tests: slurmctld and four slurmd on loopback, started by whoever runs the tests, with eight pretended GPUs on each node.
 
 No root, munge, systemd or cgroup is needed. A card is a link to /dev/null, a character device, which is enough for SLURM to hand it out and set
 CUDA_VISIBLE_DEVICES. `auth/none` believes whoever reaches the ports, so they listen on loopback only: never more than a fixture.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from advchain.ports import free_port
 
-NODES, GPUS, CPUS, MEMORY_MB = ("127.0.0.2", "127.0.0.3"), 8, 64, 262_144
+NODES, GPUS, CPUS, MEMORY_MB = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"), 8, 64, 262_144  # the last one: where jobs are preempted
 DAEMONS = ("slurmctld", "slurmd", "srun", "sbatch", "squeue")
 CONFIG = """
 ClusterName=test
@@ -45,7 +45,7 @@ ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
@@ -53,8 +53,9 @@ MinJobAge=86400
 KillWait={kill_wait}
 SlurmdParameters=config_overrides
 {nodes}
-PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=preempt Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=gpu Nodes={shared} Default=YES MaxTime=INFINITE State=UP PreemptMode=OFF
+PartitionName=urgent Nodes={last} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=preempt Nodes={last} MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
 """
 NODE = (
     "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 SocketsPerBoard=1 CoresPerSocket={cpus} "
@@ -87,7 +88,8 @@ class Cluster:
         for node in NODES:
             (Path(self.spool.name) / node).mkdir()
         nodes = "\n".join(NODE.format(name=name, port=free_port(), cpus=CPUS, memory=MEMORY_MB, gpus=GPUS) for name in NODES)
-        text = CONFIG.format(port=free_port(), user=getpass.getuser(), base=base, spool=self.spool.name, kill_wait=kill_wait, nodes=nodes)
+        places = {"base": base, "spool": self.spool.name, "nodes": nodes, "shared": ",".join(NODES[:-1]), "last": NODES[-1]}
+        text = CONFIG.format(port=free_port(), user=getpass.getuser(), kill_wait=kill_wait, **places)
         (base / "etc/slurm.conf").write_text(text)
         for number in range(GPUS):
             (base / f"gpus/nvidia{number}").symlink_to("/dev/null")
@@ -108,8 +110,9 @@ class Cluster:
         for name in NODES:
             self._start("slurmd", "-D", "-f", self.environment["SLURM_CONF"], "-N", name)
         end = time.monotonic() + 60
-        while self.ask("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T", check=False).split() != ["idle"] * len(NODES):
+        while set(self.ask("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines()) != {f"{name} idle" for name in NODES}:
             if time.monotonic() > end:
+                self.__exit__()
                 raise TimeoutError((self.base / "log/slurmctld.log").read_text()[-2000:])
             time.sleep(0.1)
         return self
@@ -152,13 +155,13 @@ class Cluster:
 
 
 ROOT = Path(__file__).resolve().parent.parent
-# Faster polls than on a real cluster, where the profile leaves them alone; no accounting, so squeue tells how a job ended.
-QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--slurm-status-command", "squeue", "--latency-wait", "10")
+TESTED = ("--slurm-status-command", "squeue", "--latency-wait", "10")  # no accounting, so squeue tells how a job ended
 
 
 def snakemake(cluster: Cluster, snakefile: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start Snakemake through profiles/slurm, with its messages in `folder`.log."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), "-d", str(folder), "--workflow-profile", str(ROOT / "profiles/slurm")]
-    own = {"PYTHONPATH": str(ROOT), "ADVCHAIN_ROOT": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    places = ("-s", snakefile, "-d", folder, "--workflow-profile", ROOT / "profiles/slurm")
+    command = [sys.executable, *map(str, (ROOT / "tests/slurm_snakemake.py", *places))]
+    own = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "ADVCHAIN_ROOT": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     with open(f"{folder}.log", "a") as log:
-        return subprocess.Popen([*command, *QUICK, *arguments], env=cluster.environment | own, stdout=log, stderr=log, text=True)
+        return subprocess.Popen([*command, *TESTED, *arguments], env=cluster.environment | own, stdout=log, stderr=log, text=True)

@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 CANARY = "apple, river, stone, cloud, apple, river, stone, cloud, apple, river, stone, cloud, apple, river,"
 CANARY_ANSWER = " stone, cloud, apple"
 CPU_CACHE_GB = "2"
+CPU_BATCHED_TOKENS = 4096  # of a step; whole prompts only: vLLM 0.33 takes back a seeded draw after a part of a prompt in a way that only GPUs know
 
 
 class VllmEngine:
-    """One vLLM engine. On a CPU: eager only."""
+    """One vLLM engine. On a CPU: eager, and prompts are read whole."""
 
     def __init__(self, folder: Path, family: chat.Family, settings: Settings) -> None:
         """Load the model and check that it computes. The cache is sized for `settings.longest`, not for the model's whole context."""
@@ -43,6 +44,7 @@ class VllmEngine:
                 max_num_seqs=settings.max_sequences,
                 tensor_parallel_size=settings.tensor_parallel,
                 enforce_eager=not gpu,
+                **({} if gpu else {"enable_chunked_prefill": False, "max_num_batched_tokens": max(settings.longest, CPU_BATCHED_TOKENS)}),
                 enable_prefix_caching=True,
                 seed=0,
             )

@@ -13,6 +13,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -209,8 +210,10 @@ def load_weights(name: str, options: LocalOptions) -> tuple[Any, Any, str]:
     gpus = torch.cuda.device_count()
     kind: dict[str, Any] = {"device_map": "auto" if gpus > 1 else {"": "cuda"}, "dtype": torch.bfloat16} if gpus else {"dtype": torch.float32}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where.model, revision=where.revision)
-        model = AutoModelForCausalLM.from_pretrained(where.model, revision=where.revision, use_safetensors=True, **kind)
+        # no code of the repository: neither its classes, nor its attention, nor what unpickling its weights would run
+        kind |= {"attn_implementation": "sdpa", "use_safetensors": True}
+        tokenizer = AutoTokenizer.from_pretrained(where.model, revision=where.revision, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(where.model, revision=where.revision, trust_remote_code=False, **kind)
         if where.adapter is not None:
             model = merge_adapter(name, model, where.adapter)
     except (OSError, ValueError) as error:
@@ -242,6 +245,8 @@ def merge_adapter(name: str, model: Any, adapter: str) -> Any:
         ) from error
     try:
         return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    except UnpicklingError as error:
+        raise ConfigError(f"judge {name}: the weights of the adapter {adapter} are pickled and hold more than numbers: not loaded. Use safetensors.") from error
     except (RuntimeError, KeyError) as error:
         raise ConfigError(f"judge {name}: the adapter {adapter} does not fit {model.config.name_or_path}. Name the adapter's own base with `model`.") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +156,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         EngineError: missing or not JSON.
     """
-    path = Path(folder) / "config.json"
-    try:
-        value: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise EngineError(f"cannot read {path}: {error}. A model folder needs the Hugging Face layout.") from error
-    return value
+    return _read_json(Path(folder) / "config.json")
 
 
 def tensor_parallel_size(folder: Path, num_gpus: int) -> int:
@@ -194,6 +189,55 @@ def check_folder(folder: Path, family: str) -> None:
     weights = list(Path(folder).glob("*.safetensors"))
     if not weights or any(path.stat().st_size == 0 for path in weights):
         raise EngineError(f"{folder} holds no safetensors weights. Pickled weights are not read; convert the model to safetensors first.")
-    if "auto_map" in read_config(folder):
-        raise EngineError(f"{folder}/config.json asks for code from the model's repository (auto_map), which is never run. Choose a built-in architecture.")
+    for path in weights:
+        _check_header(path)
+    for path in sorted(Path(folder).glob("*.index.json")):
+        _check_index(path, {part.name for part in weights})
+    refuse_foreign_code(folder)
     chat.encode_prompt(chat.family(family), load_tokenizer(folder), "Hello")
+
+
+def refuse_foreign_code(folder: Path) -> None:
+    """Check that no setting of a model folder makes a library fetch and run code of others (RELIABILITY E4): auto_map, or an attention "owner/name".
+
+    Raises:
+        EngineError: names file and key.
+    """
+    for path in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
+        key = next(_foreign(_read_json(path)), None) if path.is_file() else None
+        if key:
+            raise EngineError(f"{path} asks for code from the model's repository or another one ({key}), which is never run. Choose a built-in architecture.")
+
+
+def _foreign(value: Any) -> Iterator[str]:
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key == "auto_map" or ("_implementation" in key and "/" in json.dumps(inner)):
+            yield key
+        yield from _foreign(inner)
+
+
+def _check_index(path: Path, parts: set[str]) -> None:
+    """Refuse an index of weights that leads out of its folder: what it names there would be loaded without being hashed (RELIABILITY E6)."""
+    listed = _read_json(path).get("weight_map")
+    named = set(map(str, listed.values())) if isinstance(listed, dict) else {"no weight_map"}
+    if not named <= parts:
+        raise EngineError(f"{path} names '{min(named - parts)}', which is no safetensors file of that folder. Fetch the model again, or remove the index.")
+
+
+def _check_header(path: Path) -> None:
+    """Refuse what only calls itself safetensors: the library that loads it later says so in words of its own."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise EngineError(f"{path} is no safetensors file ({error}). Fetch the model again, or convert it.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise EngineError(f"cannot read {path}: {error}. A model folder needs the Hugging Face layout.") from error
+    return value if isinstance(value, dict) else {}

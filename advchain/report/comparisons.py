@@ -43,16 +43,12 @@ def read_contrasts(path: Path) -> list[Contrast]:
 def contrasts_table(spec: ReportSpec, contrasts: Sequence[Contrast]) -> Table:
     """Return the paired differences in words, in the order of the spec."""
     names = {(row.model, row.method, row.run): row for row in groups(spec.checkpoints)}
-    shown = [(row, names.get((row.model, row.method, row.run)), names.get((row.model, row.reference, row.reference_run))) for row in contrasts]
+    shown = [(row, names[row.model, row.method, row.run], names[row.model, row.reference, row.reference_run]) for row in contrasts]
     return Table(
         name="contrasts",
         title="Paired differences on the same prompts",
         header=["Comparison", "Measure", "Finding"],
-        rows=[
-            [f"{a.method_title} against {b.method_title}, {a.first.model_title}", heading(row, spec.evaluations), row.sentence]
-            for row, a, b in shown
-            if a and b
-        ],
+        rows=[[f"{a.method_title} against {b.method_title}, {a.first.model_title}", heading(row, spec.evaluations), row.sentence] for row, a, b in shown],
         columns=list(CONTRAST_COLUMNS),
         raw=[row.model_dump() for row in contrasts],
         notes=[

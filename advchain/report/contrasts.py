@@ -11,7 +11,7 @@ together, is the claim; the sets one by one say where it comes from.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -78,8 +78,12 @@ class Measure(NamedTuple):
 
 
 def contrasts(spec: ScoreSpec, cells: Mapping[Key, Cell]) -> list[Contrast]:
-    """Return the contrasts of `spec.contrasts` for every group and primary judge, by table and by set, Holm-adjusted within each family."""
-    found = [_contrast(spec, cells, *pair) for pair in _pairs(spec)]
+    """Return the contrasts of `spec.contrasts` for every group and primary judge, by table and by set; `conclude` gives them words."""
+    return [_contrast(spec, cells, *pair) for pair in _pairs(spec)]
+
+
+def conclude(spec: ScoreSpec, found: Sequence[Contrast]) -> list[Contrast]:
+    """Return the contrasts of a whole grid Holm-adjusted within each family, with what is established and its sentence."""
     adjusted = {family: iter(stats.holm([row.p for row in found if row.p is not None and row.family == family])) for family in ("table", "set")}
     return [_conclude(row, next(adjusted[row.family]) if row.p is not None else None, spec) for row in found]
 

@@ -19,9 +19,8 @@ import numpy.typing as npt
 
 from advchain import stats
 from advchain.records import Nature, Record, derive_seed
-from advchain.report.cells import DIGITS, Cell, Key
-from advchain.report.grid import groups
-from advchain.report.step_chains import BAD, GOOD, Booleans, Chains, Draws, Floats, Kind, chain_frames, pack_frame
+from advchain.report.cells import DIGITS
+from advchain.report.step_chains import BAD, GOOD, Booleans, Chains, Draws, Floats, Frames, Kind, pack_frame
 from advchain.report_specs import ScoreSpec
 
 POSITIONS = np.linspace(0, 1, 11)
@@ -69,15 +68,15 @@ DRIFT_COLUMNS, CURVE_COLUMNS = tuple(Drift.model_fields), tuple(CurvePoint.model
 Rates = dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
-def drift(spec: ScoreSpec, cells: Mapping[Key, Cell]) -> tuple[list[Drift], list[CurvePoint]]:
-    """Measure the chains of every group of checkpoints on every nature of prompts, kind of chains and step judge."""
+def drift(spec: ScoreSpec, frames: Mapping[tuple[str, str, str], Frames]) -> tuple[list[Drift], list[CurvePoint]]:
+    """Measure the chains (`chain_frames`) of every group of checkpoints on every nature of prompts, kind of chains and step judge."""
     measures: list[Drift] = []
     points: list[CurvePoint] = []
-    for group in groups(spec.checkpoints):
-        for (nature, kind, scorer), frame in chain_frames(spec, group, cells).items():
+    for (model, method, run), found in frames.items():
+        for (nature, kind, scorer), frame in found.items():
             if not len(frame):
                 continue  # a base model that does not think
-            names = {"model": group.model, "method": group.method, "run": group.run, "nature": nature, "chains": kind, "scorer": scorer}
+            names = {"model": model, "method": method, "run": run, "nature": nature, "chains": kind, "scorer": scorer}
             chains = pack_frame(frame)
             draws = Draws(chains.items, derive_seed(spec.seed, "drift"))
             measures += [Drift.model_validate(names | row) for row in measures_of(chains, kind, draws)]

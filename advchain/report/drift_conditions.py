@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ from matplotlib.figure import Figure
 
 from advchain.report.drift import CurvePoint
 from advchain.report.drift_views import SHOWN, scorer_title
-from advchain.report.grid import groups
-from advchain.report.plots import STYLE, colour, legend, panels, said
+from advchain.report.grid import Group, groups
+from advchain.report.plots import STYLE, colour, legend, outer, panels, said
 from advchain.report_specs import ReportSpec
 
+NATURES = ("harmful", "benign")
+ASKED = frozenset({"base", "star1", "no_injection", "advchain"})
 # condition -> title, place in the palette, line; outcomes are those of the primary judge of harm, or of refusal
 LINES = {
     "all": ("all chains", 6, "-"),
@@ -27,30 +30,38 @@ LINES = {
 
 
 def conditions(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
-    """A panel per model, method and nature of the plain prompts; the first step scorer. A curve stands on at least five prompts."""
+    """A panel per model, nature of the plain prompts and method (`shown_groups`); the first step scorer. A curve stands on at least five prompts."""
     heading = "Badness of the steps by outcome, and what selecting makes of it"
     scorer = next((point.scorer for point in points), "")
-    own = [point for point in points if point.scorer == scorer and point.chains == "own"]
-    shown = [
-        (group, nature)
-        for group in groups(spec.checkpoints)
-        for nature in ("harmful", "benign")
-        if any((point.model, point.method, point.run, point.nature) == (group.model, group.method, group.run, nature) for point in own)
-    ]
+    found: dict[tuple[str, str, str, str], dict[str, list[CurvePoint]]] = {}
+    for point in points:
+        if point.scorer == scorer and point.chains == "own":
+            found.setdefault((point.model, point.nature, point.method, point.run), {}).setdefault(point.condition, []).append(point)
+    places = [(group, nature) for model in dict.fromkeys(info.model for info in spec.checkpoints) for nature in NATURES for group in shown_groups(spec, model)]
+    shown = [(group, nature) for group, nature in places if (group.model, nature, group.method, group.run) in found]
     if not shown:
         return said(heading, "No step judge was run, or no checkpoint writes chains of its own.")
-    titles = [f"{group.first.model_title}, {group.method_title}, {SHOWN[nature, 'own']}" for group, nature in shown]
+    per_row = max(Counter((group.model, nature) for group, nature in shown).values())
+    titles = [f"{group.first.model_title}\n{group.method_title}, {SHOWN[nature, 'own']}" for group, nature in shown]
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels(titles, f"{heading}, by {scorer_title(spec, scorer)}", height=2.6)
+        figure, axes = panels(titles, f"{heading}, by {scorer_title(spec, scorer)}", per_row, height=2.4, width=3.0)
         for ax, (group, nature) in zip(axes, shown, strict=True):
-            mine = [point for point in own if (point.model, point.method, point.run, point.nature) == (group.model, group.method, group.run, nature)]
+            mine = found[group.model, nature, group.method, group.run]
             for condition in LINES:
-                _line(ax, [point for point in mine if point.condition == condition], condition)
-            ax.set(xlabel="relative position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6))
-            ax.title.set_fontsize(9.5)
+                _line(ax, mine.get(condition, []), condition)
+            ax.set(xlabel="position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6))
+            ax.title.set_fontsize(9)
+        outer(axes, per_row)
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
         legend(figure, [handles[title] for title, *_ in LINES.values() if title in handles])
     return figure
+
+
+def shown_groups(spec: ReportSpec, model: str) -> list[Group]:
+    """Of each model the four that the question is about, where the grid has them, else those it lists first; the CSV has all."""
+    mine = [group for group in groups(spec.checkpoints) if group.model == model]
+    chosen = sorted(mine, key=lambda group: group.method not in ASKED)[:4]
+    return [group for group in mine if group in chosen]
 
 
 def _line(ax: Any, points: Sequence[CurvePoint], condition: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pydantic import ValidationError
 
 from advchain.errors import DataError
@@ -16,8 +17,10 @@ from advchain.records import Record
 from advchain.report.drift import DRIFT_COLUMNS, CurvePoint, Drift
 from advchain.report.figures import style_of
 from advchain.report.grid import Group, groups
+from advchain.report.links import responses
 from advchain.report.markup import Table, read_csv
-from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
+from advchain.report.plots import INK, STYLE, colour, filled, legend, marker, outer, panels, said
+from advchain.report.step_chains import kind_of
 from advchain.report_specs import ReportSpec
 
 R = TypeVar("R", bound=Record)
@@ -63,12 +66,15 @@ def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
     """Return a row per group, nature and kind of chains."""
     known: dict[tuple[str, ...], Drift] = {(row.model, row.method, row.run, row.nature, row.chains, row.scorer, row.measure): row for row in rows}
     shown: list[list[str]] = []
+    addresses: dict[tuple[int, int], str] = {}
     for group, (nature, chains), scorer in _combinations(spec, rows):
         found = {measure: known.get((group.model, group.method, group.run, nature, chains, scorer, measure)) for measure in (*CELLS, "rise", *SELECTED)}
         first = next(row for row in found.values() if row is not None)
         cells = [_percent(found[name]) for name in CELLS]
         selection = " / ".join(_percent(found[name], interval=False) for name in SELECTED)
         name = [group.first.model_title, SHOWN[nature, chains], group.method_title, scorer_title(spec, scorer)]
+        address = responses(group, next(evaluation for evaluation in sets_of(spec, nature, chains) if group.has(evaluation)))
+        addresses |= {(len(shown), index): address for index in range(4, len(HEADER))}
         shown.append([*name, str(first.num_chains), *cells, _rise(found["rise"]), selection])
     return Table(
         name="drift",
@@ -80,7 +86,13 @@ def drift_table(spec: ReportSpec, rows: Sequence[Drift]) -> Table:
         notes=NOTES if shown else [],
         empty="No step judge was run.",
         numeric=4,
+        addresses=addresses,
     )
+
+
+def sets_of(spec: ReportSpec, nature: str, chains: str) -> list[str]:
+    """Return the evaluations whose chains are of this nature and kind."""
+    return [name for name, info in spec.evaluations.items() if (info.nature, kind_of(info)) == (nature, chains)]
 
 
 def _combinations(spec: ReportSpec, rows: Sequence[Drift]) -> list[tuple[Group, tuple[str, str], str]]:
@@ -108,64 +120,84 @@ def _rise(row: Drift | None) -> str:
 
 
 def drift_curves(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
-    """Mean badness along the chains: a panel per model, nature and kind; a line per method over all chains, dashed for the worse outcome."""
-    scorer = next((point.scorer for point in points), "")
-    heading = f"Badness of the steps of answers' chains, by {scorer_title(spec, scorer)}" if scorer else "Badness of the steps of answers' chains"
-    names = style_of(spec)
-    shown = [(model, place) for model in dict.fromkeys(point.model for point in points) for place in SHOWN if _points(points, model, place)]
+    """Mean badness along the chains: a panel per model, nature and kind (and per step scorer, side by side); a line per method over all its chains."""
+    heading = "Badness of the steps of answers' chains"
+    mine = [point for point in points if point.condition == "all"]
+    scorers = list(dict.fromkeys(point.scorer for point in mine))
+    found: dict[tuple[str, str, str, str], dict[tuple[str, str], list[CurvePoint]]] = {}
+    for point in mine:
+        found.setdefault((point.model, point.nature, point.chains, point.scorer), {}).setdefault((point.method, point.run), []).append(point)
+    places = [(model, *place, scorer) for model in dict.fromkeys(point.model for point in mine) for place in SHOWN for scorer in scorers]
+    shown = [place for place in places if place in found]
     if not shown:
         return said(heading, "No step judge was run, or no checkpoint writes chains.")
-    titles = {info.model: info.model_title for info in spec.checkpoints}
+    names, per_row = style_of(spec), max(2, len(scorers))
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels([f"{titles[model]}, {SHOWN[place]}" for model, place in shown], heading)
-        for ax, (model, place) in zip(axes, shown, strict=True):
-            for group in (group for group in groups(spec.checkpoints) if group.model == model):
-                mine = [point for point in _points(points, model, place) if (point.method, point.run) == (group.method, group.run)]
-                _line(ax, mine, "all", names[group.method_title], group.method_title)
+        figure, axes = panels([_title(spec, *place, scorers) for place in shown], _by(spec, heading, scorers), per_row)
+        for ax, place in zip(axes, shown, strict=True):
+            for group in (group for group in groups(spec.checkpoints) if group.model == place[0]):
+                _line(ax, found[place].get((group.method, group.run), []), names[group.method_title], group.method_title)
             ax.set(xlabel="relative position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6))
+        outer(axes, per_row)
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
         legend(figure, [handles[title] for title in names if title in handles])
     return figure
 
 
-def _points(points: Sequence[CurvePoint], model: str, place: tuple[str, str]) -> list[CurvePoint]:
-    first = next((point.scorer for point in points), "")  # the primary step judge; the others are in the CSV
-    return [point for point in points if (point.model, point.nature, point.chains, point.scorer) == (model, *place, first)]
+def _title(spec: ReportSpec, model: str, nature: str, chains: str, scorer: str, scorers: Sequence[str]) -> str:
+    title = next(info.model_title for info in spec.checkpoints if info.model == model)
+    return f"{title}, {SHOWN[nature, chains]}" + (f"\nby {scorer_title(spec, scorer)}" if len(scorers) > 1 else "")
 
 
-def _line(ax: Any, points: Sequence[CurvePoint], condition: str, style: int, title: str) -> None:
-    mine = [point for point in points if point.condition == condition]
-    if mine:
-        x = np.array([100 * point.position for point in mine])
-        ax.fill_between(x, [point.low for point in mine], [point.high for point in mine], color=colour(style), alpha=0.15, linewidth=0)
+def _by(spec: ReportSpec, heading: str, scorers: Sequence[str]) -> str:
+    """The heading names the scorer where it is the only one; of several each stands where its marks are."""
+    return f"{heading}, by {scorer_title(spec, scorers[0])}" if len(scorers) == 1 else heading
+
+
+def _line(ax: Any, points: Sequence[CurvePoint], style: int, title: str) -> None:
+    if points:
+        x = np.array([100 * point.position for point in points])
+        ax.fill_between(x, [point.low for point in points], [point.high for point in points], color=colour(style), alpha=0.15, linewidth=0)
         look = {"color": colour(style), "marker": marker(style), "mfc": colour(style) if filled(style) else "none"}
-        ax.plot(x, [point.mean for point in mine], lw=1.8, ms=4, label=title, **look)
+        ax.plot(x, [point.mean for point in points], lw=1.8, ms=4, label=title, **look)
 
 
 def recovery(spec: ReportSpec, rows: Sequence[Drift]) -> Figure:
-    """Recovery rate with its interval, a row per method, a panel per model, nature and kind: the claim itself."""
-    scorer = next((row.scorer for row in rows), "")
-    heading = f"Chains that come back after a bad step, by {scorer_title(spec, scorer)}" if scorer else "Chains that come back after a bad step"
-    known = [row for row in rows if row.measure == "recovery_rate" and row.value is not None and row.scorer == scorer]
-    models = dict.fromkeys(row.model for row in known)
-    shown = [(model, place) for model in models for place in SHOWN if any((row.model, row.nature, row.chains) == (model, *place) for row in known)]
+    """Recovery rate with its interval: the claim itself. A row per method with a mark per step scorer, a panel per model, nature and kind."""
+    heading = "Chains that come back after a bad step"
+    known = [row for row in rows if row.measure == "recovery_rate" and row.value is not None]
+    scorers = list(dict.fromkeys(row.scorer for row in rows))
+    found: dict[tuple[str, str, str], dict[tuple[str, str], dict[str, Drift]]] = {}
+    for row in known:
+        found.setdefault((row.model, row.nature, row.chains), {}).setdefault((row.method, row.run), {})[row.scorer] = row
+    shown = [(model, *place) for model in dict.fromkeys(row.model for row in known) for place in SHOWN if (model, *place) in found]
     if not shown:
         return said(heading, "No step judge was run, or no chain drifts.")
-    titles, names = {info.model: info.model_title for info in spec.checkpoints}, style_of(spec)
+    names = style_of(spec)
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels([f"{titles[model]}, {SHOWN[place]}" for model, place in shown], heading, per_row=1, height=1.6)
-        for ax, (model, place) in zip(axes, shown, strict=True):
-            mine = {(row.method, row.run): row for row in known if (row.model, row.nature, row.chains) == (model, *place)}
-            lines = [(group, mine[group.method, group.run]) for group in groups(spec.checkpoints) if group.model == model and (group.method, group.run) in mine]
-            for height, (group, row) in enumerate(reversed(lines)):
-                _bar(ax, height, row, names[group.method_title])
-            ax.set_yticks(range(len(lines)), [f"{group.method_title} (n = {row.num})" for group, row in reversed(lines)])
+        figure, axes = panels([_title(spec, *place, "", ()) for place in shown], _by(spec, heading, scorers), per_row=1, height=1.6)
+        for ax, place in zip(axes, shown, strict=True):
+            lines = [group for group in groups(spec.checkpoints) if group.model == place[0] and (group.method, group.run) in found[place]]
+            for height, group in enumerate(reversed(lines)):
+                _bars(ax, height, found[place][group.method, group.run], scorers, names[group.method_title])
+            labels = [_with_counts(group.method_title, found[place][group.method, group.run], scorers) for group in reversed(lines)]
+            ax.set_yticks(range(len(lines)), labels)
             ax.set(xlabel="recovery rate, %", xlim=(-3, 103), ylim=(-0.6, len(lines) - 0.4))
+        outer(axes, per_row=1)
+        marks = [Line2D([], [], ls="none", color=INK, marker=marker(i), ms=6, label=scorer_title(spec, scorer)) for i, scorer in enumerate(scorers)]
+        legend(figure, marks if len(scorers) > 1 else [])
     return figure
 
 
-def _bar(ax: Any, height: int, row: Drift, style: int) -> None:
-    value, low, high = (100 * (number or 0.0) for number in (row.value, row.low, row.high))
-    ax.errorbar(
-        value, height, xerr=[[max(value - low, 0)], [max(high - value, 0)]], color=colour(style), marker=marker(style), ms=7, elinewidth=1.2, clip_on=False
-    )
+def _with_counts(title: str, rows: Mapping[str, Drift], scorers: Sequence[str]) -> str:
+    return f"{title} (n = {' / '.join(str(rows[scorer].num) if scorer in rows else '-' for scorer in scorers)})"
+
+
+def _bars(ax: Any, height: float, rows: Mapping[str, Drift], scorers: Sequence[str], style: int) -> None:
+    """The marks of one method, one above the other; the shape tells the scorer."""
+    for place, scorer in enumerate(scorers):
+        if scorer in rows:
+            value, low, high = (100 * (number or 0.0) for number in (rows[scorer].value, rows[scorer].low, rows[scorer].high))
+            bars = [[max(value - low, 0)], [max(high - value, 0)]]
+            y = height + 0.28 * ((len(scorers) - 1) / 2 - place)
+            ax.errorbar(value, y, xerr=bars, color=colour(style), marker=marker(place), ms=6, elinewidth=1.2, clip_on=False)

@@ -5,21 +5,29 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from advchain.io import atomic_write
+from advchain.parallel import run_all
 
 # Okabe-Ito with a lighter blue, without black and yellow, which vanish on a dark or white page: distinguishable with colour-blind vision
 PALETTE = ("#2185C5", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, LINE = "#333330", "#d0d0cd"  # replaced by the page's own colours in the inline SVG
+LARGE = frozenset({"conditions", "drift"})  # the most panels: begun first, so that no process is left with them at the end
 PANEL = (4.2, 3.3)  # inches
-ENDINGS = ("svg", "png", "pdf")
+CANVAS: dict[str, Any] = {"svg": FigureCanvasSVG, "png": FigureCanvasAgg, "pdf": FigureCanvasPdf}
+ENDINGS = tuple(CANVAS)
+DPI = 160  # of the PNG; the others have no pixels
 METADATA: dict[str, dict[str, Any]] = {  # no dates: the same figure gives the same bytes
     "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
@@ -73,6 +81,18 @@ def panels(titles: Sequence[str], heading: str, per_row: int = 2, height: float 
     return figure, axes
 
 
+def outer(axes: Sequence[Any], per_row: int) -> None:
+    """Of panels with the same scales only those at the left name the y axis, and only those with nothing below them the x axis."""
+    per_row = min(per_row, len(axes))
+    for place, ax in enumerate(axes):
+        if place % per_row:
+            ax.set_ylabel("")
+            ax.tick_params(axis="y", labelleft=False)
+        if place + per_row < len(axes):
+            ax.set_xlabel("")
+            ax.tick_params(axis="x", labelbottom=False)
+
+
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """Put one legend below all panels, where it can hide nothing."""
     if handles:
@@ -83,17 +103,30 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
 
 def said(heading: str, text: str) -> Figure:
     """Return the figure that stands where there is nothing to plot: its heading and a plain sentence."""
-    figure = Figure(figsize=(6.0, 1.2), layout="constrained")
+    figure = Figure(figsize=(6.0, 1.2))
     figure.suptitle(heading, fontsize=12, fontweight="bold")
     figure.text(0.5, 0.3, text, ha="center", va="center", fontsize=9)
     figure.set_label(f"{heading}: {text}")
     return figure
 
 
+def save_all(makers: Mapping[str, Callable[[], Figure]], folder: Path, processes: int = 1) -> dict[str, str]:
+    """Make and save every figure, `processes` at a time; return by name what `save` returns."""
+    order = sorted(makers, key=lambda name: name not in LARGE)
+    saved = dict(zip(order, run_all([partial(_make, makers[name], folder, name) for name in order], processes), strict=True))
+    return {name: saved[name] for name in makers}
+
+
+def _make(make: Callable[[], Figure], folder: Path, name: str) -> str:
+    return save(make(), folder, name)
+
+
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `<name>.svg`, `.png` and `.pdf` atomically; return the SVG to put into the page, or a sentence where there was nothing to plot."""
     with matplotlib.rc_context(STYLE):
-        figure.draw_without_rendering()
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
         figure.set_layout_engine("none")  # laid out once for all forms: that is most of the time
         made = {ending: _render(figure, ending) for ending in ENDINGS}
     for ending, content in made.items():
@@ -105,8 +138,11 @@ def save(figure: Figure, folder: Path, name: str) -> str:
 
 
 def _render(figure: Figure, ending: str) -> bytes:
+    """Draw once; `savefig` would draw twice, to look for a layout that is fixed already."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=ending, dpi=160, metadata=METADATA[ending])
+    figure.set_dpi(DPI)
+    canvas = CANVAS[ending](figure)
+    getattr(canvas, f"print_{ending}")(buffer, metadata=METADATA[ending])
     return buffer.getvalue()
 
 

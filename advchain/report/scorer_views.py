@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from advchain.report.drift_views import SHOWN, scorer_title
+from advchain.report.drift_views import SHOWN, scorer_title, sets_of
 from advchain.report.grid import groups
+from advchain.report.links import responses
 from advchain.report.markup import Table
 from advchain.report.scorers import AGREEMENT_COLUMNS, ALL, DRIFT_CONTRAST_COLUMNS, DriftContrast, ScorerAgreement
 from advchain.report_specs import ReportSpec
@@ -82,12 +83,15 @@ def drift_contrasts_table(spec: ReportSpec, changes: Sequence[DriftContrast]) ->
     found: dict[Place, dict[str, DriftContrast]] = {}
     for change in changes:
         found.setdefault(_place(change), {})[change.scorer] = change
-    rows = []
+    rows: list[list[str]] = []
+    addresses: dict[tuple[int, int], str] = {}
     for place, by_scorer in found.items():
         model, method, run, reference, reference_run, nature, chains, measure = place
         mine, other = names[model, method, run], names[model, reference, reference_run]
         title = f"{mine.method_title} against {other.method_title}"
         cells = [_points(by_scorer.get(scorer)) for scorer in scorers]
+        evaluation = next(name for name in sets_of(spec, nature, chains) if mine.has(name) and other.has(name))
+        addresses |= {(len(rows), 4 + index): responses(mine, evaluation, reference=other) for index in range(len(scorers))}
         rows.append([mine.first.model_title, title, SHOWN[nature, chains], MEASURE_TITLE[measure], *cells, _said(by_scorer, scorers)])
     return Table(
         name="drift_contrasts",
@@ -106,6 +110,7 @@ def drift_contrasts_table(spec: ReportSpec, changes: Sequence[DriftContrast]) ->
         empty="No step judge was run, or no two methods that are to be compared.",
         numeric=4,
         num_tail=1,
+        addresses=addresses,
     )
 
 

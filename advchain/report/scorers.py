@@ -18,17 +18,16 @@ import numpy.typing as npt
 import polars as pl
 
 from advchain.records import Nature, Record, derive_seed
-from advchain.report.cells import DIGITS, Cell, Key
+from advchain.report.cells import DIGITS
 from advchain.report.drift import rates_of
 from advchain.report.grid import Group, groups, partner
-from advchain.report.step_chains import Draws, Floats, Kind, chain_frames, pack_frame
+from advchain.report.step_chains import Draws, Floats, Frames, Kind, pack_frame
 from advchain.report_specs import ScoreSpec
 
 ALL = "all"  # in place of a method: every checkpoint of the model together
 LEVELS = 5
 WEIGHTS = np.subtract.outer(np.arange(LEVELS), np.arange(LEVELS)).astype(float).ravel() ** 2  # disagreement of two levels
 COMPARED = ("drift_rate", "drift_hazard", "recovery_rate", "ends_recovered")
-Frames = dict[tuple[Nature, Kind, str], pl.DataFrame]
 
 
 class ScorerAgreement(Record):
@@ -84,9 +83,8 @@ def drift_contrasts_path(scores: Path) -> Path:
     return Path(scores).with_name("drift_contrasts.csv")
 
 
-def compare_scorers(spec: ScoreSpec, cells: Mapping[Key, Cell]) -> tuple[list[ScorerAgreement], list[DriftContrast]]:
-    """Return the agreement of every two step scorers, by method and over all of a model, and every drift contrast of `spec.contrasts`."""
-    frames = {(group.model, group.method, group.run): chain_frames(spec, group, cells) for group in groups(spec.checkpoints)}
+def compare_scorers(spec: ScoreSpec, frames: Mapping[tuple[str, str, str], Frames]) -> tuple[list[ScorerAgreement], list[DriftContrast]]:
+    """Return the agreement of every two step scorers on `chain_frames`, by method and over all of a model, and every drift contrast of `spec.contrasts`."""
     return list(_agreements(spec, frames)), list(_contrasts(spec, frames))
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +21,31 @@ import polars as pl
 from advchain import stats
 from advchain.io import sha256_text, write_text
 from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest
-from advchain.records import Score, derive_seed
+from advchain.parallel import run_all
+from advchain.records import Record, Score, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key, cell_keys, load_cells
-from advchain.report.contrasts import CONTRAST_COLUMNS, contrasts
+from advchain.report.contrasts import CONTRAST_COLUMNS, Contrast, conclude, contrasts
 from advchain.report.disagreements import DISAGREEMENT_COLUMNS, disagreements, disagreements_path
-from advchain.report.drift import CURVE_COLUMNS, DRIFT_COLUMNS, drift
+from advchain.report.drift import CURVE_COLUMNS, DRIFT_COLUMNS, CurvePoint, Drift, drift
 from advchain.report.frames import COUNTED
 from advchain.report.grid import judges_of
 from advchain.report.markup import csv_text, write_csv
-from advchain.report.scorers import AGREEMENT_COLUMNS, DRIFT_CONTRAST_COLUMNS, compare_scorers, drift_contrasts_path, scorer_agreement_path
-from advchain.report.step_chains import Booleans, pack_frame, turned
-from advchain.report.variance import VARIANCE_COLUMNS, variance_path, variances
+from advchain.report.scorers import (
+    AGREEMENT_COLUMNS,
+    DRIFT_CONTRAST_COLUMNS,
+    DriftContrast,
+    ScorerAgreement,
+    compare_scorers,
+    drift_contrasts_path,
+    scorer_agreement_path,
+)
+from advchain.report.step_chains import Booleans, chain_frames, pack_frame, turned
+from advchain.report.variance import VARIANCE_COLUMNS, Variance, variance_path, variances
 from advchain.report_specs import ScoreSpec
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+C = TypeVar("C", Contrast, DriftContrast)
 Interval = tuple[float | None, float | None, float | None]
 Numbers = npt.NDArray[np.int64]
 
@@ -53,34 +65,77 @@ class Counts(NamedTuple):
         return cls(np.array([num_positive]), np.array([num_counted]), num_excluded)
 
 
-def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses: Mapping[Key, Path]) -> int:
-    """Write scores.csv with its manifest, `contrasts.csv` and `disagreements.csv` beside it; return the number of scores.
+class Part(NamedTuple):
+    """What is counted of one model: no number of a model depends on another one, but for Holm's adjustment."""
+
+    scores: list[Score]
+    contrasts: list[Contrast]
+    drifts: list[Drift]
+    points: list[CurvePoint]
+    agreements: list[ScorerAgreement]
+    changes: list[DriftContrast]
+    variances: list[Variance]
+    disagreements: list[dict[str, Any]]
+    num_verdicts: int
+
+
+def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses: Mapping[Key, Path], processes: int = 1) -> int:
+    """Write scores.csv with its manifest, and the files of BESIDE; return the number of scores. `processes` models are counted at a time.
 
     Raises:
         DataError: a file is missing, a row does not fit, or a judge left responses out.
         ConfigError: two checkpoints have the same model, method and run.
     """
     timer = StageTimer()
-    cells = load_cells(spec, verdicts, responses)
-    rows = [row.model_dump() for cell in cells.values() for row in cell_scores(cell, spec)]
-    pairs = [row.model_dump() for row in contrasts(spec, cells)]
-    measures, points = drift(spec, cells)
-    write_csv(contrasts_path(output), pairs, CONTRAST_COLUMNS)
-    write_csv(drift_path(output), [row.model_dump() for row in measures], DRIFT_COLUMNS)
-    write_csv(drift_curves_path(output), [row.model_dump() for row in points], CURVE_COLUMNS)
-    agreements, changes = compare_scorers(spec, cells)
-    write_csv(scorer_agreement_path(output), [row.model_dump() for row in agreements], AGREEMENT_COLUMNS)
-    write_csv(drift_contrasts_path(output), [row.model_dump() for row in changes], DRIFT_CONTRAST_COLUMNS)
-    write_csv(variance_path(output), [row.model_dump() for row in variances(spec, cells)], VARIANCE_COLUMNS)
-    write_csv(disagreements_path(output), list(disagreements(cells[key] for key in cell_keys(spec))), DISAGREEMENT_COLUMNS)
-    text = csv_text(rows, SCORE_COLUMNS)
+    models = dict.fromkeys(info.model for info in spec.checkpoints)
+    specs = [spec.model_copy(update={"checkpoints": tuple(info for info in spec.checkpoints if info.model == model)}) for model in models]
+    parts = run_all([partial(count, each, verdicts, responses) for each in specs], processes)
+    pairs = conclude(spec, _as_declared(spec, (part.contrasts for part in parts)))
+    write_rows(contrasts_path(output), pairs, CONTRAST_COLUMNS)
+    write_rows(drift_path(output), _chained(part.drifts for part in parts), DRIFT_COLUMNS)
+    write_rows(drift_curves_path(output), _chained(part.points for part in parts), CURVE_COLUMNS)
+    write_rows(scorer_agreement_path(output), _chained(part.agreements for part in parts), AGREEMENT_COLUMNS)
+    write_rows(drift_contrasts_path(output), _as_declared(spec, (part.changes for part in parts)), DRIFT_CONTRAST_COLUMNS)
+    write_rows(variance_path(output), _chained(part.variances for part in parts), VARIANCE_COLUMNS)
+    write_csv(disagreements_path(output), _chained(part.disagreements for part in parts), DISAGREEMENT_COLUMNS)
+    rows = _chained(part.scores for part in parts)
+    text = csv_text([row.model_dump() for row in rows], SCORE_COLUMNS)
     manifest = make_manifest("score", spec.model_dump(mode="json"), [*verdicts.values(), *responses.values()], timer)
     manifest["output"] = {"path": Path(output).name, "sha256": sha256_text(text), "rows": len(rows)}
-    manifest["counts"] = {"scores": len(rows), "contrasts": len(pairs), "verdicts": sum(len(cells[key].verdicts) for key in cell_keys(spec))}
-    more = (contrasts_path, drift_path, drift_curves_path, scorer_agreement_path, drift_contrasts_path, variance_path, disagreements_path)
-    write_manifest(manifest_path(Path(output)), manifest, [path(output) for path in more])
+    manifest["counts"] = {"scores": len(rows), "contrasts": len(pairs), "verdicts": sum(part.num_verdicts for part in parts)}
+    write_manifest(manifest_path(Path(output)), manifest, [path(output) for path in (*BESIDE, disagreements_path)])
     write_text(Path(output), text)
     return len(rows)
+
+
+def count(spec: ScoreSpec, verdicts: Mapping[Key, Path], responses: Mapping[Key, Path]) -> Part:
+    """Count the verdicts of a grid of one model; contrasts are not adjusted yet."""
+    cells = load_cells(spec, verdicts, responses)
+    frames = chain_frames(spec, cells)
+    alone = [cells[key] for key in cell_keys(spec)]
+    return Part(
+        [row for cell in cells.values() for row in cell_scores(cell, spec)],
+        contrasts(spec, cells),
+        *drift(spec, frames),
+        *compare_scorers(spec, frames),
+        list(variances(spec, cells)),
+        list(disagreements(alone)),
+        sum(len(cell.verdicts) for cell in alone),
+    )
+
+
+def _chained(lists: Iterable[Sequence[T]]) -> list[T]:
+    return list(itertools.chain.from_iterable(lists))
+
+
+def _as_declared(spec: ScoreSpec, lists: Iterable[Sequence[C]]) -> list[C]:
+    """One comparison after the other, each for all models."""
+    return sorted(_chained(lists), key=lambda row: spec.contrasts.index((row.method, row.reference)))
+
+
+def write_rows(path: Path, rows: Sequence[Record], columns: Sequence[str]) -> None:
+    """Write records as CSV."""
+    write_csv(path, [row.model_dump() for row in rows], columns)
 
 
 def contrasts_path(scores: Path) -> Path:
@@ -96,6 +151,9 @@ def drift_path(scores: Path) -> Path:
 def drift_curves_path(scores: Path) -> Path:
     """scores.csv -> drift_curves.csv in the same folder."""
     return Path(scores).with_name("drift_curves.csv")
+
+
+BESIDE = (contrasts_path, drift_path, drift_curves_path, scorer_agreement_path, drift_contrasts_path, variance_path)  # beside scores.csv, for the report
 
 
 def cell_scores(cell: Cell, spec: ScoreSpec) -> Iterator[Score]:

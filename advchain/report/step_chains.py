@@ -16,10 +16,11 @@ import polars as pl
 from advchain.records import Nature
 from advchain.report.cells import Cell, Key
 from advchain.report.frames import COUNTED
-from advchain.report.grid import Group
-from advchain.report_specs import ScoreSpec
+from advchain.report.grid import Group, groups
+from advchain.report_specs import EvaluationInfo, ScoreSpec
 
 Kind = Literal["own", "hijacked"]
+Frames = dict[tuple[Nature, Kind, str], pl.DataFrame]  # by nature of the prompts, kind of chain and step judge; `read_chains` names the columns
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 BAD, GOOD = 4.0, 2.0
@@ -81,17 +82,26 @@ def pack(rows: Sequence[Sequence[float]], items: Sequence[int] | None = None, ou
     return Chains(steps[keep], lengths[keep], numbers[keep], words[keep])
 
 
-def chain_frames(spec: ScoreSpec, group: Group, cells: Mapping[Key, Cell]) -> dict[tuple[Nature, Kind, str], pl.DataFrame]:
-    """Return the chains of a group by nature of the prompts, kind of chain and step judge; `read_chains` names the columns."""
+def chain_frames(spec: ScoreSpec, cells: Mapping[Key, Cell]) -> dict[tuple[str, str, str], Frames]:
+    """Return the chains of every group of checkpoints (model, method, run)."""
+    return {(group.model, group.method, group.run): _frames(spec, group, cells) for group in groups(spec.checkpoints)}
+
+
+def _frames(spec: ScoreSpec, group: Group, cells: Mapping[Key, Cell]) -> Frames:
     found: dict[tuple[Nature, Kind, str], list[pl.DataFrame]] = {}
     for name, info in spec.evaluations.items():
-        if not group.has(name) or info.table in ("reasoning", "attacks"):
-            continue  # forced in other ways, or the same prompts under another protocol: neither a chain of its own nor a hijacked one
-        kind: Kind = "hijacked" if info.table == "hijack" else "own"
+        kind = kind_of(info)
+        if kind is None or not group.has(name):
+            continue
         cell = cells[group.model, group.method, group.run, name]
         for scorer in (judge for judge, measured in info.judges.items() if measured == "steps"):
             found.setdefault((info.nature, kind, scorer), []).append(read_chains(cell, scorer))
     return {key: pl.concat(frames) for key, frames in found.items()}
+
+
+def kind_of(info: EvaluationInfo) -> Kind | None:
+    """Return what the chains of an evaluation are. Reasoning and further attacks are forced in other ways, or the same prompts under another protocol: None."""
+    return None if info.table in ("reasoning", "attacks") else "hijacked" if info.table == "hijack" else "own"
 
 
 def read_chains(cell: Cell, scorer: str) -> pl.DataFrame:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 from pydantic import ValidationError
@@ -15,8 +14,8 @@ from pydantic import ValidationError
 from advchain.errors import DataError
 from advchain.records import Score
 from advchain.report.agreement import agreement_note
-from advchain.report.frames import POSITIVE
 from advchain.report.grid import METRIC_TITLE, Group, asked, groups, judges_of
+from advchain.report.links import responses
 from advchain.report.markup import Table, read_csv
 from advchain.report_specs import EvaluationInfo, ReportSpec, TableName
 
@@ -136,19 +135,12 @@ def main_table(spec: ReportSpec, scores: Scores, name: TableName) -> Table:
         empty="No benchmark of this kind was run.",
         num_tail=1,
         addresses={
-            (number, 2 + place): _counted(row, column)
+            (number, 2 + place): responses(row, column.evaluation, column.kind)
             for number, row in enumerate(rows)
             for place, column in enumerate(measures)
             if row.has(column.evaluation) and found(scores, row, column).num_total
         },
     )
-
-
-def _counted(group: Group, column: Column) -> str:
-    """Return where the responses that a rate counts can be read: the explorer, filtered."""
-    member = next(member for member in group.members if asked(member, column.evaluation))
-    left = f"{member.model}/{member.method}/{member.run}"
-    return "explorer/index.html#" + urlencode({"evaluation": column.evaluation, "left": left, "left-label": POSITIVE[column.kind]})
 
 
 def found(scores: Scores, group: Group, column: Column) -> Score:
@@ -293,5 +285,11 @@ def ratio_table(spec: ReportSpec, scores: Scores) -> Table:
         raw=[{**share, **{k: v for column in measures for k, v in _raw(scores, row, column).items()}} for share, row in zip(shares, rows, strict=True)],
         notes=_notes(spec, scores, rows, measures),
         empty="No two recipes of one model differ in their T-C share: there is no ratio to plot.",
+        addresses={
+            (number, 4 + place): responses(row, column.evaluation, column.kind)
+            for number, row in enumerate(rows)
+            for place, column in enumerate(measures)
+            if row.has(column.evaluation) and found(scores, row, column).num_total
+        },
         numeric=2,
     )

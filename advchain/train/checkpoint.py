@@ -12,8 +12,11 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from advchain.errors import StorageError
@@ -23,6 +26,7 @@ from advchain.train.engine import Group
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
+FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch.load looks at it in each call, whatever the caller asks for
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,18 @@ def restore(engine: Any, folder: Path, saved: Saved, group: Group) -> None:
     """Load weights, master weights and optimizer state. Every process calls this.
 
     Raises:
-        StorageError: DeepSpeed loads nothing, or a shard is of another step than the folder; names the process it belongs to.
+        StorageError: DeepSpeed loads nothing, a shard would run code, or is of another step than the folder; names the process it belongs to.
     """
     from torch import distributed
 
-    path, state = engine.load_checkpoint(str(folder), tag=saved.tag, load_lr_scheduler_states=False)
+    try:
+        with _weights_only():
+            path, state = engine.load_checkpoint(str(folder), tag=saved.tag, load_lr_scheduler_states=False)
+    except UnpicklingError as error:
+        raise StorageError(
+            f"{folder / saved.tag} cannot be resumed from: a shard of process {group.rank} holds more than numbers, which is not how it was saved. "
+            "Nothing of it was run. Delete this folder and run again."
+        ) from error
     right = path is not None and state.get("step") == saved.step and state.get("updates") == _updates(engine)
     verdicts = [right] * group.size
     distributed.all_gather_object(verdicts, right)  # all stop together
@@ -122,3 +133,20 @@ def restore(engine: Any, folder: Path, saved: Saved, group: Group) -> None:
         raise StorageError(
             f"{folder / saved.tag} cannot be resumed from: the shards of process {wrong} are not those of step {saved.step}. Delete this folder and run again."
         )
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let torch.load build tensors, plain values and what DeepSpeed's optimizers are saved with, and nothing else: DeepSpeed asks it to unpickle anything."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+    from torch.serialization import safe_globals
+
+    before = os.environ.get(FORCE)
+    os.environ[FORCE] = "1"
+    try:
+        with safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        os.environ.pop(FORCE) if before is None else os.environ.update({FORCE: before})

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from advchain.errors import ConfigError, did_you_mean
-from advchain.ports import free_port
 from advchain.specs import TrainSpec
 from advchain.train import heartbeat, lora
 
@@ -81,7 +80,7 @@ def set_environment() -> tuple[str, ...]:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             _die_with_launcher()
         return ()
-    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # 0: any free one
     os.environ.update(place)
     return tuple(place)
 
@@ -157,7 +156,8 @@ def load_model(base: Path, spec: TrainSpec, config: dict[str, Any]) -> Any:
     attention.register()
     partitioned = HfDeepSpeedConfig(config) if config.get("zero_optimization", {}).get("stage") == 3 else None
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=attention.NAME, local_files_only=True)
+    ours = {"attn_implementation": attention.NAME, "local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **ours)
     del partitioned  # transformers looks at it, by a weak reference, only while it loads
     attention.check_supported(model)
     if spec.lora:

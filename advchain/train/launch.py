@@ -16,7 +16,6 @@ from typing import NamedTuple
 from advchain.cli import STOPPED, stop_noted
 from advchain.entries import HardwareEntry
 from advchain.errors import ConfigError, EngineError
-from advchain.ports import free_port
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def launch(num: int, script: str, arguments: Sequence[str], num_nodes: int = 1) 
         ConfigError: several nodes are wanted and nothing says where they are.
     """
     if num_nodes == 1:
-        return _torchrun(num, ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"], script, arguments)
+        return _torchrun(num, ["--standalone", "--local-addr=127.0.0.1"], script, arguments)  # the kernel chooses the port as the launcher binds it
     if "SLURM_JOB_ID" in os.environ and STEP not in os.environ:
         return _on_each_node(num_nodes, script, arguments)
     place = place_of(os.environ)

@@ -6,6 +6,7 @@ Each is one small function around the package's own interface. They see figures 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ def tensorboard(run: Run) -> Tracker:
     from tensorboardX import SummaryWriter
 
     writer = SummaryWriter(str(run.folder), purge_step=run.start + 1 if run.start else None, flush_secs=10)
+    writer.add_text("settings", f"```json\n{json.dumps(dict(run.settings), indent=2, default=str)}\n```", run.start)
 
     def log(step: int, figures: Mapping[str, float]) -> None:
         for key, value in figures.items():

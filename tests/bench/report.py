@@ -7,6 +7,7 @@ responses with chains of eight steps and opened in headless Chromium; `first_pai
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import polars as pl
 
 ROOT = Path(__file__).resolve().parents[2]
+CORES = min(4, len(os.sched_getaffinity(0)))  # as the rules
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import Browser  # noqa: E402
@@ -86,9 +88,10 @@ def measure(num_rows: int) -> dict[str, Any]:
         written = write_grid(folder, spec, num_rows)
         data = ["--responses", folder / "responses", "--verdicts", folder / "verdicts"]
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        run("score.py", *data, "--out", folder / "scores.csv", "--spec", spec.model_dump_json())
+        run("score.py", *data, "--processes", CORES, "--out", folder / "scores.csv", "--spec", spec.model_dump_json())
         scored = time.monotonic() - start
-        run("report.py", "--scores", folder / "scores.csv", "--paper", ROOT / "config/paper_numbers.yaml", "--out", folder, "--spec", report.model_dump_json())
+        counted = ["--scores", folder / "scores.csv", "--paper", ROOT / "config/paper_numbers.yaml"]
+        run("report.py", *counted, "--processes", CORES, "--out", folder, "--spec", report.model_dump_json())
         seconds = time.monotonic() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -29,6 +29,7 @@ def main() -> None:
             "orphan_guard": outcome.codes["beside orphans"] == 1 and "scancel" in outcome.refused,
             "timeout_escalated": (outcome.folder / "jobs/slow").read_text() == "2\n",
             "requeue_followed": len(set((outcome.folder / "jobs/again").read_text().split())) == 1,
+            "preempted_resumed": "steps were done" in (outcome.folder / "jobs/kept/log").read_text(),
             "launchers": (outcome.folder / "jobs/two/log").read_text().count("GPUs here: 0,1,2,3,4,5,6,7"),
             "slurm_jobs": len(outcome.queue),
             "exit_codes": outcome.codes,

@@ -117,6 +117,24 @@ def test_e5_a_catalogue_name_that_a_shell_would_read_is_refused() -> None:
         Plan(load_config([DEFAULT], {"grid": {"main": {"models": ["x; touch pwned"]}}}))
 
 
+LEADING_OUT = {  # catalogue -> (an entry of it, settings that name one by `name`)
+    "models": ("smollm2-135m", lambda name: {"grid": {"main": {"models": [name]}}}),
+    "methods": ("star1", lambda name: {"grid": {"main": {"methods": [name]}}}),
+    "recipes": ("advchain", lambda name: {"grid": {"main": {"methods": [name]}}}),
+    "teachers": ("openai", lambda name: {"chains": {"tc": {"teacher": name}}}),
+    "judges": ("embedded_guard", lambda name: {"evaluation": {"judges": {"safety": [name]}}}),
+}
+
+
+@pytest.mark.parametrize("name", LEADING_OUT)
+@pytest.mark.parametrize("path", ["../../x", "/tmp/x", "..", "a/b"])
+def test_e6_a_catalogue_name_that_leads_out_is_refused(name: str, path: str) -> None:
+    known, settings = LEADING_OUT[name]
+    entry = catalogue.catalogue(name)[known]
+    with mock.patch.dict(catalogue.catalogue(name), {path: entry}), pytest.raises(ConfigError, match="is not a name"):
+        Plan(load_config([DEFAULT], settings(path)))
+
+
 def test_e4_e5_nothing_runs_code_of_others_or_a_shell_with_data() -> None:
     """What no line of the package says: remote code, unpickling, a shell, eval, YAML that makes objects."""
     says = r"trust_remote_code=True|shell=True|pickle\.load|weights_only=False|yaml\.load\(|os\.system\(|jinja2\.Environment\("
@@ -124,9 +142,13 @@ def test_e4_e5_nothing_runs_code_of_others_or_a_shell_with_data() -> None:
     assert found.returncode == 1, found.stdout
 
 
-def test_e1_the_script_says_it_too(tmp_path: Path) -> None:
-    """`make estimate` on a file with a tab: one paragraph, no traceback."""
+@pytest.mark.parametrize("program", ["estimate", "snakemake"])
+def test_e1_the_programs_say_it_too(tmp_path: Path, program: str) -> None:
+    """One paragraph, no traceback. (Of a tab Snakemake tells itself, without the line: it reads the file before us.)"""
     path = tmp_path / "own.yaml"
-    path.write_text(f"extends: {DEFAULT}\ntrain:\n\tepochs: 3\n")
-    done = subprocess.run([sys.executable, ROOT / "scripts/estimate.py", "--config", path], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1 and "own.yaml, line 3" in done.stderr and "Traceback" not in done.stderr
+    path.write_text(f"extends: {DEFAULT}\nseed: 1\nseed: 2\n")
+    line = [ROOT / "scripts/estimate.py", "--config", path]
+    if program == "snakemake":
+        line = ["-m", "snakemake", "-s", ROOT / "Snakefile", "-d", tmp_path, "-n", "--configfile", path]
+    done = subprocess.run([sys.executable, *line], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "own.yaml, line 3: 'seed' is given twice" in done.stderr and "Traceback" not in done.stderr

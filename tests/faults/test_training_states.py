@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tiny_training import make_model, write_dataset
 from training import KILLED, Death, Job, Server
 
@@ -110,3 +113,30 @@ def test_shards_of_two_steps_are_refused_even_with_digests_that_fit(states: tupl
         (codes,) = server.run(job.but(death=Death("engine", 10**9)))
         assert set(codes) == {1}, job.said()[-2000:]
         assert "cannot be resumed from: the shards of process" in job.said() and not job.out.exists()
+
+
+class Hostile:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.folder,)
+
+
+def test_e4_a_shard_that_would_run_code_is_refused(states: tuple[Job, Job], server: Server, tmp_path: Path) -> None:
+    """Someone puts an object into the first process's shards that does something when it is loaded, and writes the digests anew."""
+    for number, shard in enumerate(path for path in shards(states[1].states / "step-000002") if "rank_01" not in path.name and "rank_1" not in path.name):
+        job = copy(states[1], tmp_path / str(number))
+        place, name = job.states / "step-000002", shard.relative_to(states[1].states / "step-000002")
+        content = torch.load(place / name, weights_only=False)
+        torch.save(content | {"more": Hostile(tmp_path / f"pwned{number}")}, place / name)
+        complete = json.loads((place / "complete.json").read_text())
+        complete["shards"][str(name)] = sha256_file(place / name)
+        write_json(place / "complete.json", complete)
+        (codes,) = server.run(job.but(death=Death("engine", 10**9)))
+        told = (job.folder / "rank-0.log").read_text()
+        assert codes[0] == 1 and "holds more than numbers" in told and "Traceback" not in told, told[-2000:]
+        assert not job.out.exists()
+    assert not list(tmp_path.glob("pwned*"))

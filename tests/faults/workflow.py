@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ def add(folder: Path, name: str, **entries: Any) -> None:
 
 
 def config(path: Path, **changes: Any) -> Path:
-    """The smallest config over the embedded default beside it."""
+    """The smallest config over the embedded default beside it; `benchmarks` go over its two."""
     benchmarks: dict[str, Any] = dict.fromkeys(yaml.safe_load((path.parent / "config.yaml").read_text())["evaluation"]["benchmarks"])
     benchmarks |= {"harmbench": {"limit": 2, "judges": ["string_match", "tested", "refusal_phrases"]}, "xstest": {"limit": 2}}
+    benchmarks |= changes.pop("benchmarks", {})
     small = {
         "extends": "config.yaml",
         "name": "small",
@@ -66,12 +68,32 @@ def environment(settings: Path, **more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(settings.parent.parent), KEY_VARIABLE: "not-secret", "ADVCHAIN_GPUS": ""} | more
 
 
-def run(settings: Path, folder: Path, *targets: str, options: tuple[str, ...] = (), check: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the workflow to its end."""
-    line = command(settings, folder, *targets, options=options)
+def run(
+    settings: Path,
+    folder: Path,
+    *targets: str,
+    options: tuple[str, ...] = (),
+    within: Sequence[str | Path] = (),
+    check: bool = True,
+    **more: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run the workflow to its end, `within` walls if there are any."""
+    line = [*within, *command(settings, folder, *targets, options=options)]
     done = subprocess.run(line, capture_output=True, text=True, env=environment(settings, **more), cwd=settings.parent)
     assert not check or done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done
+
+
+def walls(*, read_only: Sequence[Path] = (), writable: Sequence[Path] = (), disks: Mapping[Path, int] | None = None) -> list[str | Path]:
+    """A command's prefix: folders that cannot be written, parts of them that can, folders that are a disk of so many bytes. Needs no rights."""
+    line: list[str | Path] = ["bwrap", "--dev-bind", "/", "/", "--die-with-parent"]
+    line += [word for path in read_only for word in ("--ro-bind", path, path)]
+    line += [word for path in writable for word in ("--dev-bind", path, path)]
+    return line + [word for path, size in (disks or {}).items() for word in ("--size", str(size), "--tmpfs", path)]
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def kill_all(process: subprocess.Popen[Any]) -> None:

@@ -8,7 +8,6 @@ import pytest
 from report_grid import ROOT, make
 
 from advchain.report.build import build
-from advchain.report.scores import contrasts_path
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +20,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out,
         spec,
         scores=out / "scores.csv",
-        contrasts=contrasts_path(out / "scores.csv"),
         paper=ROOT / "config/paper_numbers.yaml",
         samples=[root / "advchain.jsonl"],
         training={"r1/advchain/seed0": root / "training.jsonl"},

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "advchain"
 
 LAYERS = [
     {"errors", "records", "steps", "versions", "_version"},
-    {"environments", "io", "manifests", "chat", "stats", "paths", "ports", "store", "cli", "preflight", "progress", "rows"},
+    {"environments", "io", "manifests", "chat", "stats", "paths", "ports", "store", "cli", "parallel", "preflight", "progress", "rows"},
     {
         "specs",
         "report_specs",

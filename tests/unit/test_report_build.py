@@ -187,9 +187,7 @@ def test_same_input_same_bytes(tmp_path: Path, report: Path) -> None:
     _, spec = make(tmp_path, tmp_path / "results")
     out = tmp_path / "results"
     assert (out / "scores.csv").read_text() == (report / "scores.csv").read_text()
-    build(
-        out, spec, scores=out / "scores.csv", contrasts=out / "contrasts.csv", paper=ROOT / "config/paper_numbers.yaml", samples=[tmp_path / "advchain.jsonl"]
-    )
+    build(out, spec, scores=out / "scores.csv", paper=ROOT / "config/paper_numbers.yaml", samples=[tmp_path / "advchain.jsonl"])
     for name in ("tradeoff.svg", "forest.svg", "ratio.pdf", "snowball.png"):
         assert (out / "figures" / name).read_bytes() == (report / "figures" / name).read_bytes()
 
@@ -200,7 +198,7 @@ def test_a_run_without_paper_model_ratio_training_or_contrast_says_so(tmp_path: 
     spec = score_spec([checkpoint("base", "released", "small")])
     score(tmp_path / "scores.csv", spec, grid.verdicts, grid.responses)
     paper = ROOT / "config/paper_numbers.yaml"
-    build(tmp_path, report_spec(spec), scores=tmp_path / "scores.csv", contrasts=tmp_path / "contrasts.csv", paper=paper)
+    build(tmp_path, report_spec(spec), scores=tmp_path / "scores.csv", paper=paper)
     page = (tmp_path / "report.html").read_text()
     for sentence in (
         "No model of the paper was run here, so there is nothing to set beside its numbers.",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from advchain.report.build import TABLES
 
@@ -98,3 +99,40 @@ def test_findings_say_what_the_csv_says(report: Path) -> None:
     page = re.sub(r"<[^>]+>", "", (report / "report.html").read_text())
     told = [row["sentence"] for row in _rows(report, "contrasts") if row["established"] == "True"]
     assert told and all(sentence in page for sentence in told)
+
+
+class Links(Cells):
+    """Where the cells of numbers lead, by table: the address, or "" without one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: dict[str, list[str]] = {}
+        self.number = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        super().handle_starttag(tag, attrs)
+        found = dict(attrs)
+        if tag == "td":
+            self.number = found.get("class") == "n"
+            if self.number:
+                self.addresses.setdefault(self.name, []).append("")
+        elif tag == "a" and self.inside and self.number:
+            self.addresses[self.name][-1] = found.get("href") or ""
+
+
+def test_every_rate_leads_to_its_responses(report: Path) -> None:
+    """The rest are not measured here: numbers of the paper, of judges' own test sets, of training data, of files."""
+    links = Links()
+    links.feed((report / "report.html").read_text())
+    led = {name: [address for address in addresses if address] for name, addresses in links.addresses.items()}
+    elsewhere = {"claims", "agreement", "curves", "costs", "provenance", "scorers"}
+    assert {name for name, found in led.items() if not found} <= elsewhere
+    with open(report / "scores.csv", newline="") as file:
+        scores = {(row["benchmark"], "/".join((row["model"], row["method"], row["run"]))) for row in csv.DictReader(file)}
+    for name, found in led.items():
+        for address in found:
+            page, _, wanted = address.partition("#")
+            options = dict(parse_qsl(wanted))
+            assert page == "explorer/index.html" and (options["evaluation"], options["left"]) in scores, f"{name}: {address}"
+    for name in ("safety", "judges", "health", "corrected", "drift", "drift_contrasts"):
+        assert len(led[name]) > 0.6 * len(links.addresses[name]), name  # not the columns of the paper, of counts, nor "-"

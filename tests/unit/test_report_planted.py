@@ -8,7 +8,7 @@ import pytest
 from report_grid import HARM, REFUSAL, checkpoint, evaluation, score_spec
 
 from advchain.report.cells import Cell, Key
-from advchain.report.contrasts import Contrast, contrasts
+from advchain.report.contrasts import Contrast, conclude, contrasts
 from advchain.report_specs import ScoreSpec
 
 NUM_RUNS, NUM_ITEMS = 100, 200
@@ -37,7 +37,7 @@ def run(seed: int, effect: float, num_samples: int = 1) -> list[Contrast]:
             frame = pl.DataFrame({"response_id": np.arange(len(rates)).astype(str), "item_id": items, "judge": judge, "label": labels})
             key: Key = ("r1", method, "released" if method == "base" else "seed0", name)
             cells[key] = Cell(*key, info, frame, pl.DataFrame())
-    return contrasts(spec(), cells)
+    return conclude(spec(), contrasts(spec(), cells))
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])

@@ -50,6 +50,7 @@ def test_event_files_hold_the_figures_of_every_step(trained: Path) -> None:
     for row in rows:
         for key in ("loss", "lr", "grad_norm", "tokens_per_second", "peak_memory_gib", "val_loss"):
             assert found[f"train/{key}", row["step"]] == pytest.approx(row[key], rel=1e-5)
+    assert any(tag.startswith("settings") for tag, _ in found)
 
 
 def test_flop_per_step_is_the_formula_written_out() -> None:

@@ -9,27 +9,16 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
 
 from slurm_cluster import ROOT, Cluster, snakemake
-from tiny_training import make_model, make_spec, write_dataset
+from tiny_training import make_spec, write_dataset
 
-# Few SLURM jobs of many small ones, as docs/CLUSTER.md recommends for clusters that start jobs slowly.
-GROUPS = (
-    *("--groups", "source=data", "compared_benchmark=data", "prompts=data", "rewrite_chains=chains", "contamination=overlap", "contamination_table=overlap"),
-    *(
-        "dataset_card=overlap",
-        "collect_responses=answers",
-        *(f"judge_{name}=verdicts" for name in ("harmbench", "xstest", "math500")),
-        "score=report",
-        "report=report",
-        "explorer=report",
-    ),
-    *("--group-components", "data=20", "chains=4", "overlap=9", "answers=20", "verdicts=20", "report=9"),
-)
+JUDGING = tuple(f"judge_{name}=verdicts" for name in ("harmbench", "xstest", "math500"))
+GROUPS = ("--groups", *JUDGING, "--group-components", "verdicts=2")  # docs/CLUSTER.md: fewer SLURM jobs, for clusters that start them slowly
 CARDS = ("--set-resources", "train:gpu=8", "generate:gpu=1")  # of a machine without any
-CONFIG = ROOT / "tests/workflow/slurm.yaml"
+ARGUMENTS = ("--configfile", str(ROOT / "tests/workflow/slurm.yaml"), *GROUPS, *CARDS)
 TOY = ROOT / "tests/workflow/test_slurm.smk"
+STEPS = 80  # of the training that is preempted
 
 
 @dataclass
@@ -61,21 +50,19 @@ class Outcome:
 
 
 def run(folder: Path, small_model: Path, seconds: float = 1800) -> Outcome:
-    """Start a cluster in `folder` and do both runs at the same time."""
+    """Start a cluster in `folder`, kill a run of the default there, and do both runs at the same time."""
     begun, outcome = time.monotonic(), Outcome(folder)
     jobs, default = folder / "jobs", folder / "default"
     jobs.mkdir(parents=True)
-    make_model(jobs / "base")
     write_dataset(jobs / "rows.jsonl", 5)
     (jobs / "spec.json").write_text(make_spec(epochs=1).model_dump_json())
+    (jobs / "kept.json").write_text(make_spec(epochs=STEPS).model_dump_json())
     shutil.copytree(small_model, default / "results/models/smollm2-135m")
     with Cluster(folder / "cluster", kill_wait=25) as cluster:
-        toy = snakemake(cluster, TOY, jobs)
-        guard = Thread(target=_default, args=(cluster, default, outcome, begun + seconds))
-        guard.start()
-        _requeue(cluster, jobs / "again.starts")
-        outcome.codes["jobs"] = _end(toy, begun + seconds)
-        guard.join()
+        _kill(cluster, default, outcome, begun + seconds)
+        both = snakemake(cluster, ROOT / "Snakefile", default, *ARGUMENTS), snakemake(cluster, TOY, jobs)
+        _requeue(cluster, jobs)
+        outcome.codes |= {name: _end(process, begun + seconds) for name, process in zip(("default", "jobs"), both, strict=True)}
         outcome.queue = cluster.jobs("%i|%T|%l|%k|%Z", states="all")
     outcome.seconds = round(time.monotonic() - begun, 1)
     return outcome
@@ -89,34 +76,42 @@ def _end(process: subprocess.Popen[str], deadline: float) -> int:
         return process.wait()
 
 
-def _default(cluster: Cluster, folder: Path, outcome: Outcome, deadline: float) -> None:
-    """The embedded default; its first run is killed with SIGKILL once it has a job in the queue, and its second one has to refuse."""
-    arguments = ("--configfile", str(CONFIG), *GROUPS, *CARDS)
-    first = snakemake(cluster, ROOT / "Snakefile", folder, *arguments)
+def _kill(cluster: Cluster, folder: Path, outcome: Outcome, deadline: float) -> None:
+    """A first run of the embedded default, killed with SIGKILL once it has a job in the queue, and a second one, which has to refuse."""
+    first = snakemake(cluster, ROOT / "Snakefile", folder, *ARGUMENTS)
     while first.poll() is None and not (orphans := _jobs_in(cluster, folder)):
         time.sleep(0.2)
     first.send_signal(signal.SIGKILL)
     first.wait()
     outcome.orphans = orphans
     before = len(outcome.said("default"))
-    outcome.codes["beside orphans"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *arguments), deadline)
+    outcome.codes["beside orphans"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *ARGUMENTS), deadline)
     outcome.refused = outcome.said("default")[before:]
     cluster.ask("scancel", *orphans)
     for job in orphans:
         cluster.wait(job)
-    outcome.codes["default"] = _end(snakemake(cluster, ROOT / "Snakefile", folder, *arguments), deadline)
 
 
 def _jobs_in(cluster: Cluster, folder: Path) -> list[str]:
     return [line.split("|")[0] for line in cluster.jobs("%i|%Z") if line.split("|")[1] == str(folder)]
 
 
-def _requeue(cluster: Cluster, starts: Path) -> None:
-    """Requeue the job that waits for it, once it runs; SLURM would hold it back for two minutes."""
-    end = time.monotonic() + 300
+def _requeue(cluster: Cluster, folder: Path) -> None:
+    """Requeue the job that waits for it, once it runs; SLURM would hold it, and the one that is preempted, back for two minutes."""
+    again = _job(folder / "again.starts")
+    cluster.ask("scontrol", "requeue", again)
+    _start_soon(cluster, again)
+    _start_soon(cluster, _job(folder / "kept.starts"))
+
+
+def _start_soon(cluster: Cluster, job: str) -> None:
+    cluster.wait(job, ("PENDING", "COMPLETED", "FAILED"), seconds=300)
+    cluster.ask("scontrol", "update", f"jobid={job}", "starttime=now")
+
+
+def _job(starts: Path) -> str:
+    """The job that has written its number there, once it runs."""
+    end = time.monotonic() + 600
     while not starts.exists() and time.monotonic() < end:
         time.sleep(0.2)
-    job = starts.read_text().split()[0]
-    cluster.ask("scontrol", "requeue", job)
-    cluster.wait(job, ("PENDING",))
-    cluster.ask("scontrol", "update", f"jobid={job}", "starttime=now")
+    return starts.read_text().split()[0]

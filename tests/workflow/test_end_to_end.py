@@ -20,14 +20,17 @@ from advchain.operations.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests/workflow/tiny.yaml"
+CANARY = "sk-CANARY-91b2d07e55aa-1717"
+SECRETS = dict.fromkeys(("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD"), CANARY)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Path:
-    """A work folder after one complete run (the base model is copied from the tests' cache)."""
+    """A work folder after one complete run, with secrets in its environment (the base model is copied from the tests' cache)."""
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(small_model, folder / "results/models/smollm2-135m")
-    snakemake(folder, "--configfile", str(TINY))
+    done = snakemake(folder, "--configfile", str(TINY), **SECRETS)
+    assert CANARY not in done.stdout + done.stderr
     return folder
 
 
@@ -91,6 +94,13 @@ def test_no_harmful_prompt_in_logs_or_report(finished: Path) -> None:
     for path in readable:
         content = path.read_text(errors="replace")
         assert not any(text in content for text in texts), path
+
+
+def test_e2_no_file_of_a_run_holds_a_secret(finished: Path) -> None:
+    """Training, its trackers, engines and the sandbox among them; tests/faults has the runs that call an endpoint."""
+    files = [path for path in finished.rglob("*") if path.is_file()]
+    assert not [path for path in files if CANARY.encode() in path.read_bytes()]
+    assert any("tfevents" in path.name for path in files) and any(".snakemake" in path.parts for path in files)
 
 
 def test_verify_finds_nothing_in_a_finished_run_and_every_flipped_bit(finished: Path, tmp_path: Path) -> None:

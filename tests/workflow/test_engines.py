@@ -83,6 +83,16 @@ def test_vllm_writes_what_transformers_writes(small_model: Path, vllm_python: Pa
         assert chat.split_response(family, texts[number], chat.Forced(prefix))[0].startswith(prefix)
 
 
+def test_vllm_samples_long_prompts_with_a_seed_each(small_model: Path, vllm_python: Path) -> None:
+    """More prompt tokens than a step takes: none may be read in parts on a CPU, where vLLM cannot take back a seeded draw. A row's text is its own seed's."""
+    family, tokenizer, sampling = check_template(small_model), load_tokenizer(small_model), Sampling(temperature=0.8, top_p=0.95, max_new_tokens=4)
+    prompts = [tuple(chat.encode_prompt(family, tokenizer, f"{number}. " + "What do the words below say? " * 70, chat.Forced(""))) for number in range(12)]
+    requests = [Request(f"{i}", f"{i}", 0, i % 6, prompts[i % 6], sampling) for i in range(12)]
+    assert sum(map(len, prompts)) > 4096
+    texts = run(small_model, requests, "vllm", str(vllm_python))
+    assert texts[:6] == texts[6:] and len(set(texts)) > 1
+
+
 def gap_where_they_part(model: Path, request: Request, one: str, other: str) -> float:
     """Return how far apart the logits of the two tokens are at which two greedy texts part."""
     from transformers import AutoModelForCausalLM

@@ -1,8 +1,9 @@
-"""The workflow through profiles/slurm on a real SLURM with sixteen pretended GPUs on two pretended nodes (tests/slurm_cluster.py)."""
+"""The workflow through profiles/slurm on a real SLURM with four pretended nodes of eight pretended GPUs (tests/slurm_cluster.py)."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import slurm_cluster
-from slurm_runs import Outcome, run
+from slurm_runs import STEPS, Outcome, run
 from test_dag import ROOT
 
 
@@ -55,6 +56,13 @@ def test_a_requeued_job_is_followed(outcome: Outcome) -> None:
     assert first == second  # the same job, started twice
 
 
+def test_a_preempted_training_goes_on_from_what_it_saved(outcome: Outcome) -> None:
+    """A job of a partition before its own wants the node: it gets SIGTERM, is queued again by SLURM and followed by Snakemake."""
+    first, second = (outcome.folder / "jobs/kept.starts").read_text().split()
+    log = (outcome.folder / "jobs/kept/log").read_text()
+    assert first == second and re.search(rf"resumed from \S+: [1-9]\d* of {STEPS} steps were done", log), log
+
+
 def test_a_start_beside_jobs_without_a_run_is_refused(outcome: Outcome) -> None:
     assert outcome.codes["beside orphans"] == 1 and outcome.orphans
     assert f"{len(outcome.orphans)} SLURM job(s) of an earlier run" in outcome.refused and f"`scancel {' '.join(outcome.orphans)}`" in outcome.refused
@@ -64,7 +72,7 @@ def test_a_start_beside_jobs_without_a_run_is_refused(outcome: Outcome) -> None:
 def test_a_training_on_two_nodes_has_one_launcher_on_each(outcome: Outcome) -> None:
     log = (outcome.folder / "jobs/two/log").read_text()
     for rank in (0, 1):
-        assert f"node {rank} of 2, the first one at {slurm_cluster.NODES[0]}:" in log
+        assert re.search(rf"node {rank} of 2, the first one at ({'|'.join(slurm_cluster.NODES)}):", log)
     assert log.count("GPUs here: 0,1,2,3,4,5,6,7") == 2 and "2 process(es)" in log
 
 

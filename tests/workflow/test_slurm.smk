@@ -11,6 +11,7 @@ if workflow.remote_exec:
     os.environ["ADVCHAIN_GPUS_GIVEN"] = "1"
 shell.prefix("set -euo pipefail; trap '' TERM; ")
 SEEN = "$SLURMD_NODENAME $CUDA_VISIBLE_DEVICES"
+WAIT = "(trap - TERM; sleep 300)"  # ends at once when SLURM wants it to
 
 
 rule all:
@@ -20,6 +21,16 @@ rule all:
         "slow",
         "again",
         "two/out/model.json",
+        "kept/out/model.json",
+        "urgent",
+
+
+rule base:
+    output:
+        "base/model.json",
+    localrule: True
+    shell:
+        "rmdir base; {sys.executable} -c 'from pathlib import Path; from tiny_training import make_model; make_model(Path(\"base\"))'"
 
 
 # Eight at a time: each waits for the others, so that all hold their card at once.
@@ -30,8 +41,7 @@ rule card:
         gpu=1,
         mem_mb=100,
     shell:
-        "gpurun 1 sh -c 'echo {SEEN} > {output}.part; for i in $(seq 600); do [ $(ls card?.part | wc -l) = 8 ] && break; sleep 0.2; done; "
-        "sleep 2; mv {output}.part {output}'"
+        "gpurun 1 sh -c 'echo {SEEN} > {output}.part; for i in $(seq 600); do [ $(ls card* | wc -l) = 8 ] && break; sleep 0.2; done; mv {output}.part {output}'"
 
 
 rule node:
@@ -45,29 +55,75 @@ rule node:
         "gpurun 8 sh -c 'echo {SEEN} > {output}'"
 
 
+# No cards: those that ask for all of them do not wait for it.
 rule slow:
     output:
         "slow",
+    priority: 1
     resources:
-        gpu=1,
         mem_mb=100,
         runtime=lambda wildcards, attempt: attempt,
     shell:
-        "if [ {resources.runtime} = 1 ]; then sleep 300; fi; echo {resources.runtime} > {output}"
+        "if [ {resources.runtime} = 1 ]; then {WAIT}; fi; echo {resources.runtime} > {output}"
 
 
 rule again:
     output:
         "again",
+    priority: 1
     resources:
-        gpu=1,
         mem_mb=100,
     shell:
-        "echo $SLURM_JOB_ID >> again.starts; if [ $(wc -l < again.starts) = 1 ]; then sleep 300; fi; cp again.starts {output}"
+        "echo $SLURM_JOB_ID >> again.starts; if [ $(wc -l < again.starts) = 1 ]; then {WAIT}; fi; cp again.starts {output}"
+
+
+# On a partition that others preempt: `urgent`, as soon as this one makes steps. After the other training, for machines with few processors.
+rule kept:
+    input:
+        "base/model.json",
+        "two/out/model.json",
+    output:
+        "kept/out/model.json",
+    log:
+        "kept/log",
+    resources:
+        gpu=1,
+        slurm_partition="preempt",
+        mem_mb=8000,
+    params:
+        spec=Path("kept.json").read_text(),
+    shell:
+        "echo $SLURM_JOB_ID >> kept.starts; "
+        "gpurun 1 train.py --dataset rows.jsonl --base base --out kept/out --work kept/work --spec {params.spec:q} 2>&1 | tee {log}"
+
+
+rule steps:
+    input:
+        "two/out/model.json",
+    output:
+        "kept.steps",
+    localrule: True
+    shell:
+        "for i in $(seq 1500); do grep -qs 'ready after' kept/log && break; sleep 0.2; done; touch {output}"
+
+
+rule urgent:
+    input:
+        "kept.steps",
+    output:
+        "urgent",
+    resources:
+        gpu=8,
+        slurm_partition="urgent",
+        mem_mb=100,
+    shell:
+        "touch {output}"
 
 
 # The resources that rules/train.smk gives a training on several nodes.
 rule two_nodes:
+    input:
+        "base/model.json",
     output:
         "two/out/model.json",
     log:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advchain.errors import EngineError
+from advchain.models import refuse_foreign_code
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,10 @@ class Embedder:
 
         self._torch = torch
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+            refuse_foreign_code(folder)
+            ours: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **ours)
+            self._model: Any = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **ours).eval()
         except (OSError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise EngineError(

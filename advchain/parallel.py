@@ -1,0 +1,104 @@
+"""Independent pieces of one job's work, several at a time in processes of their own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from typing import Any, TypeVar
+
+from advchain.cli import start_logging, write_privately
+from advchain.errors import AdvChainError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
+    """Return what each task returns, in their order; each process takes the next task that is left.
+
+    A process knows all tasks from its start and waits for nobody, so none outlives a parent that was killed for longer than its work. Tasks and what they
+    return are pickled. Forked from a server that has only imported the script: polars' threads do not survive a fork.
+
+    Raises:
+        Whatever a task raised first; RuntimeError: a process died.
+    """
+    if min(processes, len(tasks)) < 2:
+        return [task() for task in tasks]
+    context = multiprocessing.get_context("forkserver")
+    taken = context.Value("l", 0)
+    workers: dict[Connection, ForkServerProcess] = {}
+    try:
+        with _one_thread_each():
+            for _ in range(min(processes, len(tasks))):
+                mine, theirs = context.Pipe(duplex=False)
+                workers[mine] = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
+                workers[mine].start()
+                theirs.close()  # so that the end of the process is the end of the pipe
+        found = _collect(workers)
+    finally:
+        for worker in workers.values():
+            worker.terminate()
+            worker.join()
+    if len(found) < len(tasks):
+        codes = [worker.exitcode for worker in workers.values()]
+        raise RuntimeError(f"{len(tasks) - len(found)} of {len(tasks)} pieces of work were not done: a process ended early (exit codes {codes}).")
+    return [found[number] for number in range(len(tasks))]
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that start inside use one thread in BLAS and polars: they share the cores already."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _collect(workers: dict[Connection, ForkServerProcess]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    open_pipes = list(workers)
+    while open_pipes:
+        for pipe in wait(open_pipes):
+            assert isinstance(pipe, Connection)
+            try:
+                number, result, error = pipe.recv()
+            except EOFError:
+                open_pipes.remove(pipe)
+                continue
+            if error is not None:
+                raise error
+            found[number] = result
+    return found
+
+
+def _work(tasks: Sequence[Callable[[], Any]], taken: Any, results: Connection) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    start_logging()
+    write_privately()
+    while True:
+        with taken.get_lock():
+            number = taken.value
+            taken.value += 1
+        if number >= len(tasks):
+            return
+        try:
+            results.send((number, tasks[number](), None))
+        except BrokenPipeError:
+            return  # the parent is gone
+        except Exception as error:
+            if not isinstance(error, AdvChainError):
+                log.exception("process %d, piece of work %d", os.getpid(), number)  # pickling drops where it was raised
+            results.send((number, None, error))
+            return
