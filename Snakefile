@@ -16,10 +16,10 @@ from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
 from advchain.errors import AdvChainError, ConfigError
 from advchain.files import expand_variables
+from advchain.llm.endpoint import served_in
 from advchain.plan import Plan
 from advchain.report.terminal import terminal_text
 from advchain.reruns import deciding
-from advchain.specs import served_in
 
 min_version("9.27")
 
@@ -68,6 +68,7 @@ shell.prefix("set -euo pipefail; trap '' TERM; ")
 
 include: "rules/reruns.smk"
 include: "rules/common.smk"
+include: "rules/evaluation_inputs.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"

@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from advchain.errors import AdvChainError, ConfigError
 
+S = TypeVar("S", bound=BaseModel)
 STOPPED = 128 + signal.SIGTERM  # exit code of a stage that was asked to stop: it did not finish, and goes on when it is run again
 
 
@@ -31,6 +35,20 @@ def write_privately() -> None:
         os.umask(int(mask, 8) & 0o777)
     except ValueError:
         raise ConfigError(f"environment variable ADVCHAIN_UMASK: '{mask}' is no file mode mask in octal digits, such as 077 or 007.") from None
+
+
+def parse_spec(kind: type[S], text: str) -> S:
+    """Read `--spec`, a spec as JSON.
+
+    Raises:
+        ConfigError: the JSON does not fit the stage; names the field.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "--spec"
+        raise ConfigError(f"--spec of {kind.__name__}: {where}: {first['msg']}.") from error
 
 
 def name_user() -> None:

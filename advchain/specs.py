@@ -6,18 +6,15 @@ bump it in `versions.py` (or in the benchmark, attack or judge file) whenever th
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from advchain.errors import ConfigError
 from advchain.records import Nature
 
 Origin = Literal["sample", "hub", "local"]
 View = Literal["answer", "chain", "full"]
-TableName = Literal["safety", "hijack", "attacks", "over_refusal", "reasoning"]
 Steps = Literal["all", "base", "correction", "error", "filler", "prefix"]
-S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
@@ -297,84 +294,3 @@ class JudgeStageSpec(Spec):
     nature: Nature
     judges: tuple[JudgeSpec, ...]
     max_unparsed_share: float = 0.01
-
-
-class EvaluationInfo(Spec):
-    """How the report names and places one evaluation. `paper` is its column in paper_numbers.yaml, None where the paper has none."""
-
-    title: str
-    table: TableName
-    nature: Nature
-    paper: str | None = None
-    judges: dict[str, Literal["harm", "refusal", "correctness", "steps"]] = Field(description="judge -> what it measures; the first of a kind is primary")
-    margin: float | None = Field(
-        default=None, description="0..1; equivalence margin of pass@1 (RELIABILITY 7b: 0.02 for MATH, 0.05 for AIME and LiveCodeBench)"
-    )
-
-
-class CheckpointInfo(Spec):
-    """One column of the grid: a model after one method, one run (seed, learning rate)."""
-
-    model: str
-    method: str
-    run: str
-    model_title: str
-    method_title: str
-    paper_model: str | None = None
-    paper_method: str | None = None
-    recipe: str | None = None
-    num_tc: int | None = None
-    num_hc: int | None = None
-    seed: int | None = None
-    learning_rate: float | None = None
-    evaluations: tuple[str, ...] = Field(default=(), description="evaluations of this checkpoint; empty: all")
-
-
-class ScoreSpec(Spec):
-    """Which verdict files there are and what each judge measures; which pairs of methods are compared on the same items."""
-
-    version: int
-    evaluations: dict[str, EvaluationInfo]
-    checkpoints: tuple[CheckpointInfo, ...]
-    contrasts: tuple[tuple[str, str], ...] = tuple(
-        ("advchain", other) for other in ("base", "star1", "no_injection", "filler", "correction_only", "advchain_masked")
-    )  # declared before any run; what a grid does not hold is left out
-    bootstrap_draws: int = 10_000
-    seed: int = 0
-
-
-class ReportSpec(Spec):
-    """Everything tables, figures and report need beside the scores."""
-
-    version: int
-    name: str
-    evaluations: dict[str, EvaluationInfo]
-    checkpoints: tuple[CheckpointInfo, ...]
-    judge_titles: dict[str, str]
-    judge_modules: dict[str, str] = Field(default={}, description="judge -> file under advchain/judges; the judge's own name if left out")
-    altered_judges: tuple[str, ...] = Field(default=(), description="judges whose options are not their file's: figures of the file are not theirs")
-    agreement: tuple[dict[str, Any], ...] = Field(default=(), description="rows of a judge report on the user's own labels, read where the report is built")
-    deviations: tuple[str, ...] = ()
-
-
-def served_in(value: Any) -> list[tuple[str, ServeSpec]]:
-    """Return (model, how it is served) of each served teacher anywhere in a spec."""
-    if isinstance(value, TeacherSpec):
-        return [(value.model, value.serve)] if value.serve else []
-    if isinstance(value, Spec):
-        return [found for _, part in value for found in served_in(part)]
-    return [found for part in value for found in served_in(part)] if isinstance(value, tuple) else []
-
-
-def parse_spec(kind: type[S], text: str) -> S:
-    """Read `--spec`.
-
-    Raises:
-        ConfigError: the JSON does not fit the stage; names the field.
-    """
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "--spec"
-        raise ConfigError(f"--spec of {kind.__name__}: {where}: {first['msg']}.") from error

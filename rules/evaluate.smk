@@ -44,7 +44,9 @@ rule attack:
         source=get_attack_source,
         prompts=get_attack_items,
         responses=lambda wildcards: get_attack_reference(wildcards, paths.RESPONSES),
-        verdicts=lambda wildcards: get_attack_reference(wildcards, paths.VERDICTS),
+        verdicts=lambda wildcards: ancient(
+            get_attack_reference(wildcards, paths.VERDICTS)
+        ),
         served=lambda wildcards: get_served(PLAN.prompts_spec(wildcards.evaluation)),
     output:
         rows=paths.PROMPTS,
@@ -67,6 +69,7 @@ rule attack:
         api=1,
     params:
         work=f"{paths.WORK}/attacker",
+        judging=get_attack_judging,
         spec=lambda wildcards: spec_json(PLAN.prompts_spec(wildcards.evaluation)),
         source=lambda wildcards, input: (
             f"--source {input.source}" if input.source else ""
@@ -81,7 +84,7 @@ rule attack:
 rule attack_again:
     input:
         responses=lambda wildcards: get_round_before(wildcards, paths.RESPONSES),
-        verdicts=lambda wildcards: get_round_before(wildcards, paths.VERDICTS),
+        verdicts=lambda wildcards: ancient(get_round_before(wildcards, paths.VERDICTS)),
         served=lambda wildcards: get_served(PLAN.prompts_spec(wildcards.evaluation)),
     output:
         rows=paths.ROUND_PROMPTS,
@@ -104,6 +107,7 @@ rule attack_again:
         api=1,
     params:
         work=f"{paths.WORK}/attacker/{paths.RUN}",
+        judging=get_attack_judging,
         spec=lambda wildcards: spec_json(PLAN.prompts_spec(wildcards.evaluation)),
     message:
         "Building attack {wildcards.evaluation} on {wildcards.model}/{wildcards.method}/{wildcards.run}"
@@ -211,40 +215,54 @@ rule view_responses:
         "view.py --responses {input.responses} --out {output.rows} --spec {params.spec:q} 2>&1 | tee {log}"
 
 
-rule judge:
-    input:
-        responses=get_judged,
-        served=lambda wildcards: judge_served(wildcards.evaluation),
-    output:
-        rows=paths.VERDICTS,
-        manifest=paths.manifest_of(paths.VERDICTS),
-        rejects=paths.rejects_of(paths.VERDICTS),
-    log:
-        f"results/logs/judge/{paths.RUN}/{{evaluation}}.log",
-    benchmark:
-        f"results/benchmarks/judge/{paths.RUN}/{{evaluation}}.tsv"
-    conda:
-        "../envs/control.yaml"
-    resources:
-        gpu=lambda wildcards: max(
-            gpus_for(PLAN.judge_gpus(wildcards.evaluation)),
-            served_gpus(PLAN.judge_stage_spec(wildcards.evaluation)),
-        ),
-        nodes=1,
-        mem_mb=lambda wildcards, attempt: (
-            (24000 if PLAN.judge_gpus(wildcards.evaluation) else 2000)
-            + served_memory(PLAN.judge_stage_spec(wildcards.evaluation))
-        )
-        * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    params:
-        work=f"{paths.WORK}/judge",
-        spec=lambda wildcards: judge_json(wildcards.evaluation),
-    message:
-        "Judging {wildcards.evaluation} of {wildcards.model}/{wildcards.method}/{wildcards.run}"
-    shell:
-        "gpurun {resources.gpu} judge.py --responses {input.responses} --out {output.rows} --work {params.work} "
-        "--spec {params.spec:q} 2>&1 | tee {log}"
+# One job for all evaluations that one engine load answers and the same judges read. A rule's outputs are fixed, so each such set has a rule.
+for name, (judged, models) in get_judge_rules().items():
+    served = get_served(PLAN.judge_stage_spec(judged[0]))
+
+    rule:
+        name:
+            name
+        input:
+            responses=lambda wildcards, judged=judged: get_judged(wildcards, judged),
+            served=served,
+        output:
+            rows=expand(paths.VERDICTS, evaluation=judged, allow_missing=True),
+            manifests=expand(
+                paths.manifest_of(paths.VERDICTS),
+                evaluation=judged,
+                allow_missing=True,
+            ),
+            rejects=expand(
+                paths.rejects_of(paths.VERDICTS), evaluation=judged, allow_missing=True
+            ),
+        log:
+            f"results/logs/judge/{paths.RUN}/{judged[0]}.log",
+        benchmark:
+            f"results/benchmarks/judge/{paths.RUN}/{judged[0]}.tsv"
+        wildcard_constraints:
+            model=models,
+        conda:
+            "../envs/control.yaml"
+        resources:
+            gpu=max(
+                gpus_for(PLAN.judge_gpus(judged[0])),
+                served_gpus(PLAN.judge_stage_spec(judged[0])),
+            ),
+            nodes=1,
+            mem_mb=growing(
+                (24000 if PLAN.judge_gpus(judged[0]) else 1800)
+                + 200 * len(judged)
+                + served_memory(PLAN.judge_stage_spec(judged[0]))
+            ),
+            runtime=growing(min(720, 60 + 60 * len(judged))),
+        params:
+            work=f"{paths.WORK}/judge",
+            spec=lambda wildcards, judged=judged: judge_json(judged),
+        message:
+            f"Judging {', '.join(judged)} of {{wildcards.model}}/{{wildcards.method}}/{{wildcards.run}}"
+        shell:
+            "gpurun {resources.gpu} judge.py --responses {input.responses} --out {output.rows} --work {params.work} "
+            "--spec {params.spec} 2>&1 | tee {log}"
 
 
 # With `evaluation: {judge_data: ...}` set, the report prints these figures beside the numbers; without it, those that ship with the package.

@@ -5,8 +5,8 @@ import argparse
 from pathlib import Path
 
 from advchain.attacks.build import Inputs, build_attack
-from advchain.cli import run
-from advchain.specs import PromptsSpec, parse_spec
+from advchain.cli import parse_spec, run
+from advchain.specs import PromptsSpec
 
 
 def main() -> None:

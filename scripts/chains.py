@@ -5,8 +5,8 @@ import argparse
 from pathlib import Path
 
 from advchain.chains.build import build_chains
-from advchain.cli import run
-from advchain.specs import ChainsSpec, parse_spec
+from advchain.cli import parse_spec, run
+from advchain.specs import ChainsSpec
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.datasets.contamination.report import write_matches, write_table
-from advchain.specs import ContaminationSpec, parse_spec
+from advchain.specs import ContaminationSpec
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         write_table(args.out, cli.named_paths("--matches", args.matches))
     elif args.dataset and args.spec:
         benchmarks, hijacked = cli.named_paths("--benchmarks", args.benchmarks), cli.named_paths("--hijacked", args.hijacked)
-        write_matches(args.out, args.dataset, parse_spec(ContaminationSpec, args.spec), benchmarks, hijacked)
+        write_matches(args.out, args.dataset, cli.parse_spec(ContaminationSpec, args.spec), benchmarks, hijacked)
     else:
         parser.error("give --matches, or --dataset and --spec")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.datasets.mix import build_dataset
-from advchain.specs import DatasetSpec, parse_spec
+from advchain.specs import DatasetSpec
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--spec", required=True, help="DatasetSpec as JSON")
     args = parser.parse_args()
     files = {name: cli.named_paths(f"--{name}", getattr(args, name)) for name in ("chains", "sources", "benchmarks", "hijacked")}
-    build_dataset(args.out, parse_spec(DatasetSpec, args.spec), **files)
+    build_dataset(args.out, cli.parse_spec(DatasetSpec, args.spec), **files)
 
 
 if __name__ == "__main__":

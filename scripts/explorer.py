@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.explorer.build import build_explorer
-from advchain.specs import ReportSpec, parse_spec
+from advchain.report_specs import ReportSpec
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to make: index.html and data/")
     parser.add_argument("--spec", required=True, help="ReportSpec as JSON")
     args = parser.parse_args()
-    build_explorer(args.out, parse_spec(ReportSpec, args.spec), args.responses, args.verdicts, cli.named_paths("--samples", args.samples))
+    build_explorer(args.out, cli.parse_spec(ReportSpec, args.spec), args.responses, args.verdicts, cli.named_paths("--samples", args.samples))
 
 
 if __name__ == "__main__":

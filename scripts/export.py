@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.datasets.export import export
-from advchain.specs import ExportSpec, parse_spec
+from advchain.specs import ExportSpec
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--spec", required=True, help="ExportSpec as JSON")
     args = parser.parse_args()
-    export(args.out, args.dataset, args.card, parse_spec(ExportSpec, args.spec))
+    export(args.out, args.dataset, args.card, cli.parse_spec(ExportSpec, args.spec))
 
 
 if __name__ == "__main__":

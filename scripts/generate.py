@@ -13,7 +13,7 @@ from pathlib import Path
 from advchain import cli
 from advchain.environments import generate_python
 from advchain.errors import ConfigError
-from advchain.specs import GenerateSpec, parse_spec
+from advchain.specs import GenerateSpec
 
 
 def enter_vllm_environment(engine: str) -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--marker", type=Path, required=True, help="manifest to write when nothing is missing")
     parser.add_argument("--spec", required=True, help="GenerateSpec as JSON")
     arguments = parser.parse_args()
-    spec = parse_spec(GenerateSpec, arguments.spec)
+    spec = cli.parse_spec(GenerateSpec, arguments.spec)
     enter_vllm_environment(spec.engine)
 
     from advchain.generate.run import generate

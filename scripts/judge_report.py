@@ -12,9 +12,10 @@ from advchain.cli import run
 from advchain.config import load_config
 from advchain.errors import ConfigError
 from advchain.files import expand_variables
-from advchain.io import make_manifest, sha256_file, write_json, write_manifest, write_text
+from advchain.io import sha256_file, write_json, write_text
 from advchain.judges.compare import COLUMNS, STORED, agreement_rows, offline_readings, read_with, stored_readings
 from advchain.judges.guard.labelled import files_of, read_own, read_sets
+from advchain.manifests import make_manifest, write_manifest
 from advchain.plan import Plan
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from advchain.cli import run
+from advchain.cli import parse_spec, run
 from advchain.models.fetch import fetch_model
-from advchain.specs import ModelSpec, parse_spec
+from advchain.specs import ModelSpec
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.benchmarks.read import read_prompts
-from advchain.specs import PromptsSpec, parse_spec
+from advchain.specs import PromptsSpec
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--downloads", type=Path, required=True, help="folder that keeps fetched files")
     parser.add_argument("--spec", required=True, help="PromptsSpec as JSON")
     args = parser.parse_args()
-    read_prompts(args.out, parse_spec(PromptsSpec, args.spec), args.downloads)
+    read_prompts(args.out, cli.parse_spec(PromptsSpec, args.spec), args.downloads)
 
 
 if __name__ == "__main__":

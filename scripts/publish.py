@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.datasets.publish import publish
-from advchain.specs import PublishSpec, parse_spec
+from advchain.specs import PublishSpec
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="record of the upload to write (JSON)")
     parser.add_argument("--spec", required=True, help="PublishSpec as JSON")
     args = parser.parse_args()
-    publish(args.out, args.folder, parse_spec(PublishSpec, args.spec))
+    publish(args.out, args.folder, cli.parse_spec(PublishSpec, args.spec))
 
 
 if __name__ == "__main__":

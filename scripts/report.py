@@ -8,10 +8,10 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.errors import ConfigError
-from advchain.io import manifest_path
+from advchain.manifests import manifest_path
 from advchain.report.build import build
 from advchain.report.cells import cell_keys, cell_paths
-from advchain.specs import ReportSpec, ScoreSpec, parse_spec
+from advchain.report_specs import ReportSpec, ScoreSpec
 
 
 def named(text: str) -> tuple[str, Path]:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="results folder: tables/, figures/, report.html, summary.md")
     parser.add_argument("--spec", required=True, help="ReportSpec as JSON")
     args = parser.parse_args()
-    spec = parse_spec(ReportSpec, args.spec)
+    spec = cli.parse_spec(ReportSpec, args.spec)
     build(
         args.out,
         spec,

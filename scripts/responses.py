@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.generate.run import write_responses
-from advchain.specs import GenerateSpec, parse_spec
+from advchain.specs import GenerateSpec
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--evaluation", required=True, help="name of the evaluation in the spec")
     parser.add_argument("--spec", required=True, help="GenerateSpec as JSON")
     arguments = parser.parse_args()
-    spec = parse_spec(GenerateSpec, arguments.spec)
+    spec = cli.parse_spec(GenerateSpec, arguments.spec)
     write_responses(arguments.prompts, arguments.store, arguments.checkpoint, arguments.out, spec, arguments.evaluation)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from advchain import cli
 from advchain.report.cells import cell_keys, cell_paths
 from advchain.report.scores import score
-from advchain.specs import ScoreSpec, parse_spec
+from advchain.report_specs import ScoreSpec
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="models counted at a time, each in a process of its own")
     parser.add_argument("--spec", required=True, help="ScoreSpec as JSON")
     args = parser.parse_args()
-    spec = parse_spec(ScoreSpec, args.spec)
+    spec = cli.parse_spec(ScoreSpec, args.spec)
     keys = cell_keys(spec)
     score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys), args.processes)
 

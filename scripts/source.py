@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.sources.read import read_source
-from advchain.specs import SourceSpec, parse_spec
+from advchain.specs import SourceSpec
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--downloads", type=Path, required=True, help="folder that keeps fetched files")
     parser.add_argument("--spec", required=True, help="SourceSpec as JSON")
     args = parser.parse_args()
-    read_source(args.out, parse_spec(SourceSpec, args.spec), args.downloads)
+    read_source(args.out, cli.parse_spec(SourceSpec, args.spec), args.downloads)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from advchain import cli
 from advchain.entries import HardwareEntry, read_entry
-from advchain.specs import TrainSpec, parse_spec
+from advchain.specs import TrainSpec
 
 PROFILES = Path(__file__).resolve().parent.parent / "config/deepspeed"
 
@@ -39,7 +39,7 @@ def asked() -> argparse.Namespace:
 
 def main() -> None:
     arguments = asked()
-    spec = parse_spec(TrainSpec, arguments.spec)
+    spec = cli.parse_spec(TrainSpec, arguments.spec)
 
     from advchain.train import launch
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from advchain import cli, paths
 from advchain.config import load_config
-from advchain.io import code_hash
+from advchain.manifests import code_hash
 from advchain.operations.pages import verification_json, verification_page
 from advchain.operations.planned import planned_specs
 from advchain.operations.verify import verify

@@ -4,9 +4,9 @@
 import argparse
 from pathlib import Path
 
-from advchain.cli import run
+from advchain.cli import parse_spec, run
 from advchain.generate.view import write_view
-from advchain.specs import ViewSpec, parse_spec
+from advchain.specs import ViewSpec
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from judging_server import Endpoint
 
-from advchain.io import seal_holds
+from advchain.manifests import seal_holds
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from advchain.config import load_config
-from advchain.io import StageTimer, make_manifest, manifest_path, rejects_path, write_manifest, write_stage, write_text
+from advchain.io import write_text
+from advchain.manifests import StageTimer, make_manifest, manifest_path, rejects_path, write_manifest, write_stage
 from advchain.models.folder import hash_weights
 from advchain.operations.artefacts import NOT_RESULTS, is_manifest, read_artefact, walk
 from advchain.operations.planned import planned_specs

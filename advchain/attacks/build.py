@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advchain import io
+from advchain import manifests
 from advchain.attacks import starts as starts_of
 from advchain.attacks.base import Attack, Made, Options, Pen
 from advchain.attacks.starts import Start
@@ -79,19 +79,19 @@ def build_attack(output: Path, spec: PromptsSpec, inputs: Inputs, work: Path) ->
         ConfigError: no attack or teacher in the spec, unknown option, not one kind of start.
         DataError: nothing fits the attack. A further round (`attack.after`) may be empty: a target that never came back is lost already.
     """
-    timer, rejects = io.StageTimer(), io.Rejects()
+    timer, rejects = manifests.StageTimer(), manifests.Rejects()
     job = read_job(spec)
     starts = _starts(job, inputs, rejects)
     rows, figures = asyncio.run(_make(job, starts, work, rejects))
     if not rows and job.settings.after is None:
         raise DataError(
             f"evaluation '{spec.name}': nothing fits the attack; rejected: {rejects.counts() or 'none, there were no rows'}. Read "
-            f"{io.keep_rejects(output, rejects)} and docs/ATTACKS.md on what this attack starts from."
+            f"{manifests.keep_rejects(output, rejects)} and docs/ATTACKS.md on what this attack starts from."
         )
     if spec.limit is not None and len(rows) < spec.limit:
         log.warning("evaluation '%s': %d items, fewer than the %d asked for", spec.name, len(rows), spec.limit)
     counts = {"asked_for": spec.limit, "starts": len(starts), **figures}
-    io.write_stage(output, rows, stage="prompts", spec=spec.model_dump(mode="json"), inputs=inputs.paths, rejects=rejects, counts=counts, timer=timer)
+    manifests.write_stage(output, rows, stage="prompts", spec=spec.model_dump(mode="json"), inputs=inputs.paths, rejects=rejects, counts=counts, timer=timer)
 
 
 def read_job(spec: PromptsSpec) -> Job:
@@ -110,7 +110,7 @@ def read_job(spec: PromptsSpec) -> Job:
     return Job(spec, spec.attack, file, attack, check_options(attack.options, spec.attack.options, f"{where}: attack.options"))
 
 
-def _starts(job: Job, inputs: Inputs, rejects: io.Rejects) -> list[Start]:
+def _starts(job: Job, inputs: Inputs, rejects: manifests.Rejects) -> list[Start]:
     if sum(map(bool, (inputs.source, inputs.responses, inputs.items))) != 1:
         raise ConfigError(f"evaluation '{job.spec.name}': the attack starts from a source, from responses or from prompts; give one of them.")
     nature, options = job.file.constants["NATURE"], job.options
@@ -124,7 +124,7 @@ def _starts(job: Job, inputs: Inputs, rejects: io.Rejects) -> list[Start]:
     return ranked(found, (start.id for start in found), "attack", job.spec.seed)
 
 
-async def _make(job: Job, starts: list[Start], work: Path, rejects: io.Rejects) -> tuple[list[Item], dict[str, Any]]:
+async def _make(job: Job, starts: list[Start], work: Path, rejects: manifests.Rejects) -> tuple[list[Item], dict[str, Any]]:
     """Return the items in the order of `starts`, with the figures for the manifest."""
     teacher = job.settings.teacher
     if teacher is None or not job.file.constants["ASKS"]:
@@ -137,7 +137,7 @@ async def _make(job: Job, starts: list[Start], work: Path, rejects: io.Rejects) 
             return rows, {"retries": dict(sorted(asker.retries.items())), "prompts": prompts, **client.usage.figures()}
 
 
-async def _walk(job: Job, starts: list[Start], rejects: io.Rejects, asker: Asker | None, window: int) -> list[Item]:
+async def _walk(job: Job, starts: list[Start], rejects: manifests.Rejects, asker: Asker | None, window: int) -> list[Item]:
     need = len(starts) if job.spec.limit is None else job.spec.limit
     progress, known = Progress(min(need, len(starts)), f"attack {job.spec.name}", "items", log=log), NearDuplicates()
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advchain.io import Rejects, iter_records
+from advchain.io import iter_records
+from advchain.manifests import Rejects
 from advchain.records import Chain, Item, Nature, Response, Verdict
 from advchain.steps import split_steps
 

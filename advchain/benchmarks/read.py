@@ -10,7 +10,7 @@ from pathlib import Path
 from advchain.catalogue import module
 from advchain.errors import ConfigError, DataError
 from advchain.files import locate
-from advchain.io import StageTimer, write_stage
+from advchain.manifests import StageTimer, write_stage
 from advchain.records import Item
 from advchain.rows import ranked
 from advchain.specs import PromptsSpec

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from advchain import io
+from advchain import io, manifests
 from advchain.chains import base, hesitation, insertion, polish, temptation
 from advchain.chains import peak as peaks
 from advchain.chains.answers import kind_of
@@ -51,7 +51,7 @@ def build_chains(source: Path, output: Path, spec: ChainsSpec, work: Path) -> No
         DataError: fewer than `spec.count` rows were accepted, or too many were rejected.
         AccessError, BudgetError: from the client; finished answers are kept.
     """
-    timer = io.StageTimer()
+    timer = manifests.StageTimer()
     rows = SourceRows(source, derive_seed(spec.seed, "chains", spec.kind))  # sets of one kind draw the same rows
     run = Build(spec, rows, work)
     made = Path(work) / f"{spec.name}.samples.jsonl"
@@ -61,9 +61,9 @@ def build_chains(source: Path, output: Path, spec: ChainsSpec, work: Path) -> No
         if spec.count is not None and run.num_kept < spec.count:
             raise DataError(
                 f"chains '{spec.name}': only {run.num_kept} of {spec.count} samples could be made from the {len(rows)} rows of {source}; "
-                f"rejected: {run.rejects.counts()}. Lower count, give a larger source, raise attempts, or read {io.keep_rejects(output, run.rejects)}."
+                f"rejected: {run.rejects.counts()}. Lower count, give a larger source, raise attempts, or read {manifests.keep_rejects(output, run.rejects)}."
             )
-        io.write_stage(
+        manifests.write_stage(
             output,
             (row for _, row in io.read_jsonl(made)),
             stage="chains",
@@ -85,7 +85,7 @@ class Build:
     def __init__(self, spec: ChainsSpec, rows: SourceRows, work: Path) -> None:
         self.spec, self.rows, self.work = spec, rows, work
         self.rewriting: Rewriting = REWRITINGS[spec.kind]
-        self.rejects = io.Rejects()
+        self.rejects = manifests.Rejects()
         self.by_category: dict[str, Counter[str]] = {}
         self.kept_by_category: Counter[str] = Counter()
         self.retries: Counter[str] = Counter()

@@ -13,7 +13,8 @@ from advchain.datasets.contamination.report import HOW
 from advchain.datasets.markdown import table
 from advchain.datasets.statistics import BINS, statistics
 from advchain.errors import DataError, StorageError
-from advchain.io import iter_records, make_manifest, manifest_path, read_records, rejects_path, write_manifest, write_text
+from advchain.io import iter_records, read_records, write_text
+from advchain.manifests import make_manifest, manifest_path, rejects_path, write_manifest
 from advchain.records import Match, Sample
 from advchain.specs import DatasetSpec
 

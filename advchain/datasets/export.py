@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from advchain.chat import CLOSING, OPENING
-from advchain.io import atomic_write, iter_records, make_manifest, sha256_file, write_json, write_manifest, write_text
+from advchain.io import atomic_write, iter_records, sha256_file, write_json, write_text
+from advchain.manifests import make_manifest, write_manifest
 from advchain.records import Sample
 from advchain.specs import ExportSpec
 

@@ -15,7 +15,8 @@ from advchain.datasets.contamination.report import ways_of
 from advchain.datasets.controls import with_steps
 from advchain.datasets.statistics import Statistics
 from advchain.errors import ConfigError, DataError, did_you_mean
-from advchain.io import Rejects, StageTimer, iter_records, write_stage
+from advchain.io import iter_records
+from advchain.manifests import Rejects, StageTimer, write_stage
 from advchain.records import Chain, Sample, Step
 from advchain.rows import ranked
 from advchain.specs import DatasetSpec, RecipePart

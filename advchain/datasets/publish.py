@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from advchain.errors import AccessError, ConfigError, DataError
-from advchain.io import make_manifest, sha256_file, write_manifest
+from advchain.io import sha256_file
+from advchain.manifests import make_manifest, write_manifest
 from advchain.specs import PublishSpec
 
 log = logging.getLogger(__name__)

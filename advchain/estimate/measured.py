@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from advchain import paths
@@ -19,7 +20,8 @@ CPU = "cpu"
 class Run:
     """One finished job: wall seconds, tokens trained on (over all epochs) or written, and of how many rows or answers.
 
-    `host_gib` is the peak of host memory where it was measured (trainings on a CPU), `gpus` whether it ran on any.
+    `host_gib` is the peak of host memory where it was measured (trainings on a CPU), `gpus` whether it ran on any. `size` is that of its training set, or
+    the longest answer that it allowed: lengths and memory say nothing about others.
     """
 
     method: str
@@ -27,6 +29,7 @@ class Run:
     tokens: float
     rows: int
     gpus: bool
+    size: int = 0
     host_gib: float = 0.0
 
 
@@ -47,7 +50,7 @@ class Measured:
         for path, value in _manifests(results / "checkpoints", "*/*/*/model.json"):
             found.trainings.setdefault(path.parts[-4], []).append(_training(path, value))
         for path, value in _manifests(results / "generated", "*/*/*/*.json"):
-            if value.get("counts", {}).get("generated"):
+            if _mostly_made(value.get("counts", {})):
                 found.generations.setdefault(path.parts[-4], []).append(_generation(path, value))
         for path, value in _manifests(results / "verdicts", "*/*/*/*.manifest.json"):
             found.judging.setdefault(path.name.removesuffix(".manifest.json"), []).append(_judging(path, value))
@@ -78,12 +81,19 @@ def _training(path: Path, value: dict[str, Any]) -> Run:
     about, counts = value["manifest"], value["manifest"]["counts"]
     gpus, epochs = about.get("device", CPU) != CPU, value["spec"]["epochs"]
     host = 0.0 if gpus else float(about.get("peak_memory_gib") or 0)
-    return Run(path.parts[-3], about["seconds"], counts["tokens"] * epochs, counts["rows"] * epochs, gpus, host)
+    size = counts["rows"] + counts.get("held_out", 0)
+    return Run(path.parts[-3], about["seconds"], counts["tokens"] * epochs, counts["rows"] * epochs, gpus, size, host)
+
+
+def _mostly_made(counts: Mapping[str, Any]) -> bool:
+    """Whether a job made at least half of its answers: where most were in the store, it says how long an engine starts and how slow few answers at once are."""
+    return bool(counts.get("generated")) and 2 * counts["generated"] >= counts.get("wanted", 0)
 
 
 def _generation(path: Path, value: dict[str, Any]) -> Run:
-    counts = value["counts"]
-    return Run(path.parts[-3], value["seconds"], counts["tokens"], counts["generated"], bool(value.get("gpus", 0)))
+    counts, sampling = value["counts"], value.get("spec", {}).get("sampling", {})
+    longest = max((settings["max_new_tokens"] for settings in sampling.values()), default=0)
+    return Run(path.parts[-3], value["seconds"], counts["tokens"], counts["generated"], bool(value.get("gpus", 0)), longest)
 
 
 def _judging(path: Path, value: dict[str, Any]) -> Run:
@@ -103,17 +113,16 @@ def _calls(results: Path) -> dict[str, dict[str, float]]:
 
 
 def rate(runs: Sequence[Run]) -> float:
-    """Tokens per second of some jobs together, 0 where none wrote any."""
-    seconds = sum(run.seconds for run in runs)
-    return sum(run.tokens for run in runs) / seconds if seconds else 0.0
+    """Tokens per second of the middle one of some jobs, 0 where none wrote any: one that others slowed down does not count."""
+    return median([run.tokens / run.seconds for run in runs if run.seconds] or [0.0])
 
 
-def tokens_per_row(runs: Sequence[Run], method: str) -> float | None:
-    """Mean tokens of a row or answer of one method, None where none was measured."""
-    own = [run for run in runs if run.method == method and run.rows]
+def tokens_per_row(runs: Sequence[Run], method: str, size: int) -> float | None:
+    """Mean tokens of a row or answer of one method at one size, None where none was measured."""
+    own = [run for run in runs if run.method == method and run.size == size and run.rows]
     return sum(run.tokens for run in own) / sum(run.rows for run in own) if own else None
 
 
-def peak_gib(runs: Sequence[Run]) -> float:
-    """Largest host memory of some jobs, GiB; 0 where it was not measured."""
-    return max((run.host_gib for run in runs), default=0.0)
+def peak_gib(runs: Sequence[Run], size: int) -> float:
+    """Largest host memory of some jobs at one size, GiB; 0 where it was not measured."""
+    return max((run.host_gib for run in runs if run.size == size), default=0.0)

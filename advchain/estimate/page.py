@@ -90,8 +90,8 @@ def _generation(line: Generations) -> tuple[str, ...]:
 def _judges(workload: Workload) -> str:
     if not workload.judges:
         return ""
-    header = ("Verdicts", "files", "answers", "cards", "min. per checkpoint", "card-hours", "from")
-    rows = [(j.judge, str(j.num_files), f"{j.num_answers:,}", str(j.gpus), f"{j.each / 60:.1f}", f"{j.gpu_hours:.1f}", "model") for j in workload.judges]
+    header = ("Verdicts", "jobs", "answers", "cards", "min. per checkpoint", "card-hours", "from")
+    rows = [(j.judge, str(j.num_jobs), f"{j.num_answers:,}", str(j.gpus), f"{j.each / 60:.1f}", f"{j.gpu_hours:.1f}", "model") for j in workload.judges]
     return table(header, rows)
 
 

@@ -16,7 +16,7 @@ CACHE_SHARE, ENGINE_BYTES = 0.9, 2e9  # of a card that an engine takes; what it 
 STEP_SECONDS = 0.003  # of a decoding step beside reading weights and cache
 SHORT_CONTEXT = 2000  # tokens: below, an engine reaches 0.4 of the roofline (calibrated on published rates); above, nearly all
 SHORT_SHARE = 0.4
-CPU_DECODE_SHARE = 0.21  # of a CPU's training rate that decoding reaches (the default run's answers)
+CPU_READ_SHARE, CPU_DECODE_SHARE = 0.25, 0.37  # of a CPU's memory rate and training rate that a decoding step reaches (one answer: 17 tokens/s; 23: 186)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ def decode_rate(shape: Shape, hardware: HardwareEntry, context: float, num_gpus:
     return batch / seconds * (SHORT_SHARE if context < SHORT_CONTEXT else 1.0)
 
 
-def cpu_rate(shape: Shape, hardware: HardwareEntry) -> float:
-    """Return output tokens per second of the transformers engine without a GPU: two operations per parameter and token."""
-    return CPU_DECODE_SHARE * hardware.tflops * 1e12 * hardware.mfu / (2 * shape.num_parameters)
+def cpu_rate(shape: Shape, hardware: HardwareEntry, rows: int) -> float:
+    """Return output tokens per second of the transformers engine without a GPU, with `rows` answers in flight.
+
+    A step reads the fp32 weights once, whatever the rows, and takes two operations per parameter and row: fewer answers at once are slower each.
+    """
+    reading = 4.0 * shape.num_parameters / (CPU_READ_SHARE * hardware.memory_gb_per_s * 1e9)
+    each = 2.0 * shape.num_parameters / (CPU_DECODE_SHARE * hardware.tflops * 1e12 * hardware.mfu)
+    return rows / (reading + rows * each)

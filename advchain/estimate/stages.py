@@ -36,8 +36,8 @@ def stages(workload: Workload) -> list[Stage]:
     models = [times.fetch_seconds(name) for name in sorted(workload.fetched)]
     training = {c: times.training_seconds(c, plan.train_choice(c.model)) for c in workload.trained}
     answers = {c: times.generation_seconds(c) for c in plan.checkpoints}
-    verdicts = [times.judging_seconds(c, name) for c in plan.checkpoints for name in plan.evaluations_of(c)]
-    cells = len(verdicts)
+    verdicts = [times.judging_seconds(c, names) for c in plan.checkpoints for names in plan.judged_together(c)]
+    cells = workload.jobs["collecting"]
     small = len(plan.config.sources) + len(plan.config.chains) + len(plan.compared) + 4 * len(plan.recipes) + len(plan.evaluations)
     reserved = max((plan.model(c.model).memory_gb for c in training), default=0)  # what Snakemake counts against the machine's memory
     side_by_side = max(1, int(min(cores, host_memory_mb() / 1000 / reserved if reserved else cores)))
@@ -49,7 +49,7 @@ def stages(workload: Workload) -> list[Stage]:
         _on_cards("training", list(training.values()), train_cards, plan.gpus, side_by_side),
         _on_cards("answers", list(answers.values()), answer_cards, plan.gpus, cores),
         Stage("collecting", cells, cells * JOB_SECONDS, JOB_SECONDS, cores),
-        Stage("verdicts", cells, sum(verdicts), max(verdicts, default=0.0), plan.gpus or cores),
+        Stage("verdicts", len(verdicts), sum(verdicts), max(verdicts, default=0.0), plan.gpus or cores),
         Stage("report", 3, 3 * REPORT_SECONDS, REPORT_SECONDS, 1),
     ]
 

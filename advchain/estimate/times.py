@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ CPU_ENGINE_SECONDS = 5  # of the transformers engine
 ANSWER_TOKENS = {"math500": 4000, "aime2024": 12000, "livecodebench": 10000, "humaneval": 3000, "mbpp": 3000}  # chain and answer (PERFORMANCE 2c)
 OTHER_TOKENS = 900  # of a released model
 PROMPT_TOKENS, SHORT_PROMPT_TOKENS = 300, 50  # with an attack's prefix; in a training row
+LONGEST_PROMPT_TOKENS, LONGEST_SAMPLE_TOKENS = 650, 240  # of the public benchmarks (WildJailbreak's), of the shipped sample
 UNKNOWN_ROWS = 400  # of a benchmark file whose length is not pinned
 JUDGE_TOKENS, JUDGE_PARAMETERS, JUDGE_MFU, JUDGE_SECONDS = 1200, 8e9, 0.55, 60  # Llama Guard 3 8B reads a prompt and writes one word (PERFORMANCE 2c)
 JOB_SECONDS = 0.6  # of a job that hardly computes: Python and its imports
@@ -59,8 +61,8 @@ class Times:
         return sum(part.count for part in self.plan.dataset_spec(str(self.plan.method(checkpoint.method).recipe)).parts)
 
     def tokens_per_row(self, checkpoint: Checkpoint) -> float:
-        """Tokens of a training row: as measured for the method, else from the recipe."""
-        known = tokens_per_row(self.trainings_of(checkpoint.model), checkpoint.method)
+        """Tokens of a training row: as measured for the method on as many rows, else from the recipe."""
+        known = tokens_per_row(self.trainings_of(checkpoint.model), checkpoint.method, self.num_rows(checkpoint))
         return known or row_tokens(self.plan, str(self.plan.method(checkpoint.method).recipe))
 
     def training_seconds(self, checkpoint: Checkpoint, choice: Choice) -> float:
@@ -81,7 +83,7 @@ class Times:
     def training_host_gib(self, checkpoint: Checkpoint, choice: Choice) -> float:
         """Peak of host memory of one node: measured, else from the memory model, else what the model's entry reserves."""
         entry = self.plan.model(checkpoint.model)
-        known = peak_gib(self.trainings_of(checkpoint.model))
+        known = peak_gib(self.trainings_of(checkpoint.model), self.num_rows(checkpoint))
         if known or choice.memory:
             return known or (choice.memory.host_gib if choice.memory else 0.0)
         if entry.sizes is None or choice.gpus:
@@ -93,9 +95,14 @@ class Times:
 
     # ---------------------------------------------------------------- answers
 
-    def generations_of(self, model: str) -> list[Run]:
-        """Earlier generations of a model."""
-        return self.known.generations.get(model, [])
+    def generations_like(self, checkpoint: Checkpoint) -> list[Run]:
+        """Earlier generations of its model; without a GPU only of answers as long at most, as fewer long ones are decoded side by side."""
+        known = self.known.generations.get(checkpoint.model, [])
+        return [run for run in known if self.plan.gpus or run.size == self.longest_answer(checkpoint)]
+
+    def longest_answer(self, checkpoint: Checkpoint) -> int:
+        """Tokens that the longest answer of a checkpoint may have."""
+        return max(self.plan.sampling(checkpoint, name).max_new_tokens for name in self.plan.evaluations_of(checkpoint))
 
     def num_prompts(self, name: str) -> int:
         """Prompts of an evaluation: its limit, else the rows its file pins or holds, else those that its attack starts from, all of which may fit."""
@@ -135,32 +142,43 @@ class Times:
     def generation_seconds(self, checkpoint: Checkpoint) -> float:
         """Wall time of all answers of one checkpoint, one group after another."""
         names = self.plan.evaluations_of(checkpoint)
-        known = self.generations_of(checkpoint.model)
+        known, longest = self.generations_like(checkpoint), self.longest_answer(checkpoint)
         if rate(known):
             counts = sum(self.num_answers(checkpoint, name) for name in names)
-            each = tokens_per_row(known, checkpoint.method)
+            each = tokens_per_row(known, checkpoint.method, longest)
             return (counts * each if each else self.written_tokens(checkpoint)) / rate(known)  # a start is in the rate
         gpus = min(self.plan.model(checkpoint.model).generate_gpus, self.plan.gpus)
         starts = len(self.plan.groups_of(checkpoint)) * (ENGINE_SECONDS if gpus else CPU_ENGINE_SECONDS)
         asked = [(self.num_answers(checkpoint, name), self.answer_tokens(checkpoint, name)) for name in names]
-        return starts + sum(num * tokens / self._decode_rate(checkpoint.model, tokens, gpus) for num, tokens in asked)
+        rows = self._rows_in_flight(names, longest, sum(num for num, _ in asked))
+        return starts + sum(num * tokens / self._decode_rate(checkpoint.model, tokens, gpus, rows) for num, tokens in asked)
 
-    def _decode_rate(self, model: str, tokens: float, gpus: int) -> float:
+    def _rows_in_flight(self, names: Sequence[str], longest: int, num_answers: int) -> int:
+        """Answers that the transformers engine decodes side by side: each has room for the longest prompt and the longest answer."""
+        own = any(self.plan.prompts_spec(name).origin != "sample" for name in names)
+        span = longest + (LONGEST_PROMPT_TOKENS if own else LONGEST_SAMPLE_TOKENS)
+        return max(1, min(num_answers, self.plan.config.evaluation.batch_tokens // span))
+
+    def _decode_rate(self, model: str, tokens: float, gpus: int, rows: int) -> float:
         sizes = self.plan.model(model).sizes
         if sizes is None:
             return math.nan
         if not gpus:
-            return cpu_rate(sizes, self.plan.hardware)
+            return cpu_rate(sizes, self.plan.hardware, rows)
         return decode_rate(sizes, self.plan.hardware, PROMPT_TOKENS + tokens / 2, gpus)
 
     # ---------------------------------------------------------------- verdicts, released models
 
-    def judging_seconds(self, checkpoint: Checkpoint, name: str) -> float:
-        """Wall time of one file of verdicts: as measured per answer, else from the weights of its judges; calls to endpoints are not counted."""
-        num, known = self.num_answers(checkpoint, name), self.known.judging.get(name, [])
-        if known:
-            return START_OF_JOB_SECONDS + num * sum(run.seconds for run in known) / max(1, sum(run.rows for run in known))
-        return JOB_SECONDS + sum(self.judge_seconds(judge, num) for judge in self.plan.judges_of(name))
+    def judging_seconds(self, checkpoint: Checkpoint, names: Sequence[str]) -> float:
+        """Wall time of one job of verdicts: as measured per answer, else from the weights of its judges; calls to endpoints are not counted."""
+        if all(self.known.judging.get(name) for name in names):
+            return START_OF_JOB_SECONDS + sum(self.num_answers(checkpoint, name) * self._seconds_per_answer(name) for name in names)
+        num = sum(self.num_answers(checkpoint, name) for name in names)
+        return JOB_SECONDS + sum(self.judge_seconds(judge, num) for judge in self.plan.judges_of(names[0]))
+
+    def _seconds_per_answer(self, name: str) -> float:
+        known = self.known.judging[name]
+        return sum(run.seconds for run in known) / max(1, sum(run.rows for run in known))
 
     def judge_seconds(self, judge: str, num: int) -> float:
         """Seconds in which one judge with weights of its own reads `num` answers on its cards; 0 for the others."""

@@ -62,7 +62,7 @@ class Judging:
     """All verdicts of one judge with weights of its own; `each` is the seconds per checkpoint."""
 
     judge: str
-    num_files: int
+    num_jobs: int
     num_answers: int
     gpus: int
     seconds: float
@@ -134,14 +134,14 @@ class Workload:
         engines = sum(len(self.plan.groups_of(c)) for c in own)
         answers = sum(self.times.num_answers(c, name) for c in own for name in self.plan.evaluations_of(c))
         tokens, seconds = sum(map(self.times.written_tokens, own)), sum(map(self.times.generation_seconds, own))
-        return Generations(model, len(own), engines, answers, tokens, gpus, seconds, len(self.times.generations_of(model)))
+        return Generations(model, len(own), engines, answers, tokens, gpus, seconds, max(len(self.times.generations_like(c)) for c in own))
 
     def judged(self) -> Iterator[tuple[str, int]]:
-        """Every judge with the answers it reads, one pair per checkpoint and evaluation."""
+        """Every judge with the answers it reads, one pair per job: its weights are loaded once in each."""
         for checkpoint in self.plan.checkpoints:
-            for name in self.plan.evaluations_of(checkpoint):
-                for judge in self.plan.judges_of(name):
-                    yield judge, self.times.num_answers(checkpoint, name)
+            for names in self.plan.judged_together(checkpoint):
+                for judge in self.plan.judges_of(names[0]):
+                    yield judge, sum(self.times.num_answers(checkpoint, name) for name in names)
 
     @cached_property
     def judges(self) -> list[Judging]:
@@ -214,4 +214,5 @@ class Workload:
         """Jobs by kind."""
         cells = sum(len(self.plan.evaluations_of(c)) for c in self.plan.checkpoints)
         engines = sum(line.num_engines for line in self.generations)
-        return {"training": len(self.trained), "generation": engines, "collecting": cells, "judging": cells}
+        judging = sum(len(self.plan.judged_together(c)) for c in self.plan.checkpoints)
+        return {"training": len(self.trained), "generation": engines, "collecting": cells, "judging": judging}

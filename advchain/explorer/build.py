@@ -15,11 +15,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from advchain.io import iter_records, make_manifest, manifest_path, new_folder, write_manifest, write_text
+from advchain.io import iter_records, new_folder, write_text
+from advchain.manifests import make_manifest, manifest_path, write_manifest
 from advchain.records import Record, Response, Sample, Verdict
 from advchain.report.cells import Key, cell_keys, cell_paths
 from advchain.report.grid import groups
-from advchain.specs import ReportSpec, ScoreSpec
+from advchain.report_specs import ReportSpec, ScoreSpec
 from advchain.steps import split_steps
 
 log = logging.getLogger(__name__)

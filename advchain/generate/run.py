@@ -18,7 +18,8 @@ from advchain.generate.endpoint_engine import EndpointEngine, question_of
 from advchain.generate.engine import Completion, EngineName, Precision, Request, Settings, choose_engine, choose_precision, forced
 from advchain.generate.layout import engine_gpus, gpu_memory, parallel_size, visible_gpus
 from advchain.generate.replicas import answer
-from advchain.io import StageTimer, make_manifest, read_records, write_manifest, write_stage
+from advchain.io import read_records
+from advchain.manifests import StageTimer, make_manifest, write_manifest, write_stage
 from advchain.models import CARD, ModelCard, check_template, check_weights, load_model_card, load_tokenizer, read_config
 from advchain.progress import Progress
 from advchain.records import Item, Response, derive_seed

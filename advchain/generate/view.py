@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from advchain.chat import CLOSE, OPEN
-from advchain.io import StageTimer, iter_records, write_stage
+from advchain.io import iter_records
+from advchain.manifests import StageTimer, write_stage
 from advchain.records import Response
 from advchain.specs import View, ViewSpec
 

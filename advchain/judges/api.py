@@ -59,7 +59,7 @@ class ApiJudge(AnswerJudge):
             )
         options = read_options(self.options, spec)
         self.teacher: TeacherSpec = spec.teacher.model_copy(update={"temperature": options.temperature, "max_tokens": options.max_tokens})
-        self.path = work / f"{spec.name}.replies"
+        self.replies: Path = work / f"{spec.name}.replies"
         self.instruction = load_prompt("advchain.judges", self.prompt)
 
     def question(self, request: str, answer: str) -> str:
@@ -76,7 +76,7 @@ class ApiJudge(AnswerJudge):
 
     async def _judge_all(self, responses: Sequence[Response]) -> list[Verdict]:
         progress = Progress(len(responses), f"judge {self.name}", "answers", log=log)
-        with Store(self.path) as store:
+        with Store(self.replies) as store:
             async with Client(self.teacher, store) as client, asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._judge_one(client, response, progress)) for response in responses]
             return [task.result() for task in tasks]

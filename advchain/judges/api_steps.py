@@ -18,7 +18,7 @@ from pydantic import Field
 
 from advchain.errors import ConfigError
 from advchain.judges.api import SEED, ApiOptions
-from advchain.judges.base import make_verdict, read_options
+from advchain.judges.base import Judge, make_verdict, read_options
 from advchain.llm.ask import Asker, load_prompt
 from advchain.llm.client import Client
 from advchain.llm.endpoint import EMBEDDED
@@ -73,7 +73,7 @@ def windows(steps: Sequence[str], size: int) -> Iterator[Window]:
         yield Window(list(steps[max(0, start - CONTEXT) : start]), list(steps[start : start + size]))
 
 
-class ApiSteps:
+class ApiSteps(Judge):
     """scored, with one score per step of the thinking (unclosed chains too) | refused_to_judge | unparsed; score is their mean, None without a chain."""
 
     def __init__(self, spec: JudgeSpec, work: Path) -> None:
@@ -84,7 +84,7 @@ class ApiSteps:
                 "endpoint or served; the embedded grammars write, they cannot read). Without a model use step_cues or guard_steps."
             )
         self.teacher = spec.teacher.model_copy(update={"temperature": self.options.temperature, "max_tokens": self.options.max_tokens})
-        self.path = work / f"{spec.name}.replies"
+        self.replies: Path = work / f"{spec.name}.replies"
 
     def judge(self, responses: Sequence[Response]) -> list[Verdict]:
         """Ask for every chain, many at a time; replies are kept under `work`."""
@@ -92,7 +92,7 @@ class ApiSteps:
 
     async def _judge_all(self, responses: Sequence[Response]) -> list[Verdict]:
         progress = Progress(len(responses), f"judge {self.name}", "chains", log=log)
-        with Store(self.path) as store:
+        with Store(self.replies) as store:
             async with Client(self.teacher, store) as client, asyncio.TaskGroup() as group:
                 asker = Asker(client, SEED, self.options.attempts)
                 tasks = [group.create_task(self._judge_one(asker, response, progress)) for response in responses]
@@ -118,9 +118,6 @@ class ApiSteps:
             row = make_key(**payload)[:12]  # by content: the same steps get the same scores, whatever row they stand in (RELIABILITY F4)
             scores += await asker.ask(PROMPT, row, payload, partial(read_scores, num_steps=len(window.chain)))
         return scores
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def build(spec: JudgeSpec, work: Path) -> ApiSteps:

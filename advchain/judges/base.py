@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,16 +16,23 @@ from advchain.specs import JudgeSpec
 CONTENT_FILTER = "content filter"  # why a verdict is refused_to_judge: the provider's, not the judge's choice
 
 
-class Judge(Protocol):
-    """Reads responses, gives one verdict each, in order."""
+class Judge(ABC):
+    """Reads responses, gives one verdict each, in order. What a judge needs to hold, it holds until it is closed: several files are judged with it."""
 
+    name: str
+    replies: Path | None = None  # file of what was asked of weights or an endpoint; None for a judge that asks nobody
+
+    @abstractmethod
     def judge(self, responses: Sequence[Response]) -> list[Verdict]:
         """Return one verdict per response, in the order given."""
-        ...
 
-    def close(self) -> None:
+    def keep_in(self, work: Path) -> None:
+        """Keep replies under `work` from now on."""
+        if self.replies is not None:
+            self.replies = work / self.replies.name
+
+    def close(self) -> None:  # noqa: B027  most judges hold nothing
         """Release processes, weights, connections."""
-        ...
 
 
 class Options(BaseModel):
@@ -57,7 +65,7 @@ def why_no_answer(response: Response) -> str | None:
     return None if response.answer.strip() else "empty"
 
 
-class AnswerJudge(ABC):
+class AnswerJudge(Judge):
     """A judge of the answer alone. Without an answer the label is no_answer: never safe, never refused, never wrong (METHOD 4)."""
 
     def __init__(self, name: str) -> None:
@@ -75,6 +83,3 @@ class AnswerJudge(ABC):
             reason = why_no_answer(response)
             rows.append(next(verdicts) if reason is None else make_verdict(self.name, response, "no_answer", reason=reason))
         return rows
-
-    def close(self) -> None:  # noqa: B027  most judges hold nothing
-        """Release what the judge holds."""

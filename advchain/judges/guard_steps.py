@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from advchain.judges.base import Options, make_verdict, read_options
+from advchain.judges.base import Judge, Options, make_verdict, read_options
 from advchain.judges.guard.model import score_pair, shipped_heads
 from advchain.records import Nature, Response, Verdict
 from advchain.specs import JudgeSpec
@@ -41,7 +41,7 @@ def _logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-class GuardSteps:
+class GuardSteps(Judge):
     """scored, with one score per step of the thinking (unclosed chains too); score is their mean, None without a chain."""
 
     def __init__(self, name: str) -> None:
@@ -57,9 +57,6 @@ class GuardSteps:
         scores = [step_score(pair["harm"], pair["refusal"], response.nature) for pair in pairs]
         mean = round(sum(scores) / len(scores), 3) if scores else None
         return make_verdict(self.name, response, "scored", mean, steps=scores, num_prefix_steps=len(split_steps(response.prefix)))
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def build(spec: JudgeSpec, work: Path) -> GuardSteps:

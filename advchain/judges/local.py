@@ -61,7 +61,7 @@ class LocalJudge(AnswerJudge):
         self.tokenizer, self.model, self.weights = load_weights(spec.name, options)
         self.added = sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
         self.choice_ids = [self.tokenizer.encode(word, add_special_tokens=False)[0] for word in self.CHOICES]
-        self.path = work / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', self.weights)}.replies"
+        self.replies: Path = work / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', self.weights)}.replies"
 
     @abstractmethod
     def render(self, request: str, answer: str) -> str:
@@ -80,7 +80,7 @@ class LocalJudge(AnswerJudge):
         prompts = [self.prompt_ids(response) for response in responses]
         keys = [make_key(weights=self.weights, prompt=ids, choices=self.CHOICES, max_new_tokens=self.MAX_NEW_TOKENS) for ids, _ in prompts]
         progress = Progress(len(responses), f"judge {self.name}", "answers", log=log)
-        with Store(self.path) as store:
+        with Store(self.replies) as store:
             missing = {key: ids for key, (ids, _) in zip(keys, prompts, strict=True) if key not in store}
             waiting = list(missing.items())
             for batch in batches([len(ids) for _, ids in waiting], self.options.batch_tokens):

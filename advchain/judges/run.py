@@ -1,19 +1,23 @@
-"""Judge one response file with every judge of its evaluation: responses in, verdict rows out, counts in the manifest."""
+"""Judge response files with every judge of their evaluations: responses in, verdict rows out, counts in the manifests."""
 
 from __future__ import annotations
 
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from advchain.catalogue import module
-from advchain.errors import DataError
-from advchain.io import StageTimer, read_records, sha256_text, write_jsonl, write_stage
+from advchain.errors import ConfigError, DataError
+from advchain.io import read_records, sha256_text, write_jsonl
 from advchain.judges.base import CONTENT_FILTER, Judge, why_no_answer
 from advchain.judges.sentinels import check_endpoint, check_sentinels
+from advchain.manifests import StageTimer, write_stage
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec
 from advchain.store import Store, make_key
@@ -23,38 +27,96 @@ log = logging.getLogger(__name__)
 BLOCK = 64  # rows of a costly judge that a kill can lose
 
 
+@dataclass
+class JudgedFile:
+    """One file of responses, and what its judges said so far."""
+
+    output: Path
+    spec: JudgeStageSpec
+    responses: Path
+    rows: list[Response]
+    folder: Path
+    verdicts: list[Verdict] = field(default_factory=list)
+    sentinels: dict[str, dict[str, int]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @classmethod
+    def read(cls, responses: Path, output: Path, spec: JudgeStageSpec, work: Path) -> JudgedFile:
+        """Read the responses; what must survive a kill is kept in a folder of the output's own, so that parallel jobs never share a store."""
+        folder = work / sha256_text(str(output.resolve()))[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(output, spec, responses, read_records(responses, Response), folder)
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is anything to judge."""
+        return any(why_no_answer(row) is None for row in self.rows)
+
+    def ask(self, ready: Opened, judge: JudgeSpec) -> None:
+        """Let one judge read all rows.
+
+        Raises:
+            DataError: too many of its replies could not be read.
+        """
+        timer = StageTimer()
+        found = verdicts_of(ready, judge, self.rows, self.folder)
+        check_parsed(judge.name, found, self.spec.max_unparsed_share, self.output)
+        self.verdicts += found
+        self.sentinels |= {judge.name: ready.right} if ready.right and self.answered else {}
+        self.seconds += timer.seconds()
+
+    def write(self, spent: float) -> None:
+        """Write verdicts and manifest; `spent` are the seconds of the job that are nobody's own."""
+        unparsed_path(self.output).unlink(missing_ok=True)
+        filtered = Counter(verdict.judge for verdict in self.verdicts if verdict.detail.get("reason") == CONTENT_FILTER)
+        counts = count_labels(self.verdicts) | {"sentinels": self.sentinels, "content_filter": dict(filtered)}
+        made, timer = self.spec.model_dump(mode="json"), StageTimer(self.seconds + spent)
+        write_stage(self.output, self.verdicts, stage="judge", spec=made, inputs=[self.responses], counts=counts, timer=timer)
+
+
 def judge_responses(responses: Path, output: Path, spec: JudgeStageSpec, work: Path) -> None:
-    """Write one verdict per response and judge, judge by judge in the order of the spec.
+    """Judge one file: `judge_files` of it alone."""
+    judge_files([(responses, output, spec)], work)
+
+
+def judge_files(wanted: Sequence[tuple[Path, Path, JudgeStageSpec]], work: Path) -> None:
+    """Write one verdict per response and judge, judge by judge in the order of the specs; each judge is loaded, and tried on its sentinels, once for all files.
 
     Args:
-        responses: Response rows; read, never edited.
-        output: Verdict rows.
+        wanted: (response rows, which are read and never edited; verdict rows to write; spec) of each file. The specs name the same judges.
         work: folder for what must survive a kill: replies of API judges, verdicts of costly ones, sentinels that were paid for.
 
     Raises:
-        DataError: a judge fails its sentinels; or it could not be read on more than `spec.max_unparsed_share` of the answers it judged. Its unparsed
-            verdicts are then in `<output>.unparsed.jsonl`; no verdict file is written.
+        DataError: a judge fails its sentinels; or it could not be read on more than `spec.max_unparsed_share` of the answers it judged in a file. Its
+            unparsed verdicts are then in `<output>.unparsed.jsonl`; no verdict file is written.
+        ConfigError: the specs name different judges.
         AccessError, SandboxError: a judge's weights, endpoint or sandbox cannot be had.
     """
     timer = StageTimer()
-    rows = read_records(responses, Response)
-    folder = work / sha256_text(str(output.resolve()))[:16]  # one writer each: parallel jobs never share a store
-    folder.mkdir(parents=True, exist_ok=True)
-    verdicts: list[Verdict] = []
-    sentinels: dict[str, dict[str, int]] = {}
-    for judge in spec.judges:
-        found, right = judge_with(judge, rows, folder, work / "sentinels")
-        check_parsed(judge.name, found, spec.max_unparsed_share, output)
-        verdicts += found
-        sentinels |= {judge.name: right} if right else {}
-    unparsed_path(output).unlink(missing_ok=True)
-    filtered = Counter(verdict.judge for verdict in verdicts if verdict.detail.get("reason") == CONTENT_FILTER)
-    counts = count_labels(verdicts) | {"sentinels": sentinels, "content_filter": dict(filtered)}
-    write_stage(output, verdicts, stage="judge", spec=spec.model_dump(mode="json"), inputs=[responses], counts=counts, timer=timer)
+    files = [JudgedFile.read(responses, output, spec, work) for responses, output, spec in wanted]
+    judges = files[0].spec.judges
+    if any(file.spec.judges != judges for file in files):
+        raise ConfigError("judge: files that are judged together have the same judges. Give each set of judges a call of its own.")
+    for judge in judges:
+        with opened(judge, files[0].folder, work / "sentinels", answered=any(file.answered for file in files)) as ready:
+            for file in files:
+                file.ask(ready, judge)
+    shared = (timer.seconds() - sum(file.seconds for file in files)) / len(files)
+    for file in files:
+        file.write(shared)
 
 
-def judge_with(spec: JudgeSpec, rows: Sequence[Response], folder: Path, kept: Path) -> tuple[list[Verdict], dict[str, int]]:
-    """Return one judge's verdicts, in the order of the rows, and how many sentinels of each kind it read rightly ({}: it has none, or nothing to judge).
+class Opened(NamedTuple):
+    """A judge that may judge, and how many sentinels of each kind it read rightly ({}: it has none, or nothing to judge)."""
+
+    judge: Judge
+    right: dict[str, int]
+    costly: bool
+
+
+@contextmanager
+def opened(spec: JudgeSpec, folder: Path, kept: Path, *, answered: bool) -> Iterator[Opened]:
+    """Give a judge that has read its sentinels rightly, and close it.
 
     Raises:
         DataError: the judge fails its sentinels.
@@ -62,19 +124,36 @@ def judge_with(spec: JudgeSpec, rows: Sequence[Response], folder: Path, kept: Pa
     found = module("judges", spec.kind, f"judges.{spec.name}.kind")
     file: ModuleType = importlib.import_module(f"advchain.judges.{found.name}")
     measures, right = found.constants["MEASURES"], dict[str, int]()
-    answered = any(why_no_answer(row) is None for row in rows)
     if answered and spec.teacher is not None:
         right = check_endpoint(spec, file.build, measures, folder / "sentinels", kept)
     judge: Judge = file.build(spec, folder)
     try:
         if answered and spec.teacher is None:
             right = check_sentinels(spec.name, judge, measures)
-        verdicts = _judge_costly(judge, spec, rows, folder) if getattr(file, "COSTLY", False) else judge.judge(rows)
+        yield Opened(judge, right, getattr(file, "COSTLY", False))
     finally:
         judge.close()
+
+
+def verdicts_of(ready: Opened, spec: JudgeSpec, rows: Sequence[Response], folder: Path) -> list[Verdict]:
+    """Return one judge's verdicts, in the order of the rows; its replies, or costly verdicts, are kept in `folder`."""
+    judge = ready.judge
+    judge.keep_in(folder)
+    verdicts = _judge_costly(judge, spec, rows, folder) if ready.costly else judge.judge(rows)
     assert [v.response_id for v in verdicts] == [r.id for r in rows], f"judge {spec.name} must give one verdict per response, in order"
     log.info("judge %s: %s", spec.name, ", ".join(f"{label} {count}" for label, count in Counter(v.label for v in verdicts).most_common()))
-    return verdicts, right
+    return verdicts
+
+
+def judge_with(spec: JudgeSpec, rows: Sequence[Response], folder: Path, kept: Path) -> tuple[list[Verdict], dict[str, int]]:
+    """Return one judge's verdicts, in the order of the rows, and how many sentinels of each kind it read rightly.
+
+    Raises:
+        DataError: the judge fails its sentinels.
+    """
+    answered = any(why_no_answer(row) is None for row in rows)
+    with opened(spec, folder, kept, answered=answered) as ready:
+        return verdicts_of(ready, spec, rows, folder), ready.right
 
 
 def _judge_costly(judge: Judge, spec: JudgeSpec, rows: Sequence[Response], folder: Path) -> list[Verdict]:

@@ -1,9 +1,9 @@
-"""Known answers slipped in with every file that is judged: a judge that says the same to everything, or the wrong thing, stops the job (RELIABILITY F2).
+"""Known answers slipped into every job that judges: a judge that says the same to everything, or the wrong thing, stops the job (RELIABILITY F2).
 
 Every judge of harm or refusal reads the same 20 refusals and 20 compliances. The compliances are real harm, so that a judge of harm has to call them
 unsafe: they urge somebody to commit a crime. They say nothing about how, so they are of use to nobody.
 
-They are read anew with every file; only a judge behind an endpoint reads them once per version of the judge, as its calls are paid for.
+They are read anew in every job; only a judge behind an endpoint reads them once per version of the judge, as its calls are paid for.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from advchain.judges.base import Options, make_verdict, read_options
+from advchain.judges.base import Judge, Options, make_verdict, read_options
 from advchain.judges.refusal_phrases import QUOTES
 from advchain.records import Nature, Response, Verdict
 from advchain.specs import JudgeSpec
@@ -66,7 +66,7 @@ def score_steps(steps: Sequence[str], nature: Nature) -> list[float]:
     return [score_step(step, nature) for step in steps]
 
 
-class StepCues:
+class StepCues(Judge):
     """scored, with one score per step of the thinking (unclosed chains too); score is their mean, None without a chain."""
 
     def __init__(self, name: str) -> None:
@@ -80,9 +80,6 @@ class StepCues:
         scores = score_steps(split_steps(response.thinking), response.nature)
         mean = round(sum(scores) / len(scores), 3) if scores else None
         return make_verdict(self.name, response, "scored", mean, steps=scores, num_prefix_steps=len(split_steps(response.prefix)))
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def build(spec: JudgeSpec, work: Path) -> StepCues:

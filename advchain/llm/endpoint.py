@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 from urllib.parse import urlsplit
 
 from advchain.errors import AccessError, ConfigError
 from advchain.io import sha256_text
 from advchain.llm import embedded
-from advchain.specs import TeacherSpec
+from advchain.specs import ServeSpec, Spec, TeacherSpec
 
 EMBEDDED = "embedded"
 SERVED = "served"
@@ -51,3 +52,12 @@ def read_key(teacher: TeacherSpec) -> str | None:
         state = "holds characters that no key has" if key else "is not set"
         raise AccessError(f"teacher '{teacher.name}': environment variable {teacher.api_key_env} {state}. Put the API key there, or choose another teacher.")
     return key
+
+
+def served_in(value: Any) -> list[tuple[str, ServeSpec]]:
+    """Return (model, how it is served) of each served teacher anywhere in a spec."""
+    if isinstance(value, TeacherSpec):
+        return [(value.model, value.serve)] if value.serve else []
+    if isinstance(value, Spec):
+        return [found for _, part in value for found in served_in(part)]
+    return [found for part in value for found in served_in(part)] if isinstance(value, tuple) else []

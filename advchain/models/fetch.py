@@ -14,7 +14,8 @@ from typing import Any
 
 from advchain import chat
 from advchain.errors import AccessError, ConfigError, did_you_mean
-from advchain.io import StageTimer, make_manifest, new_folder, write_text
+from advchain.io import new_folder, write_text
+from advchain.manifests import StageTimer, make_manifest
 from advchain.models.folder import ModelCard, write_endpoint_card, write_model_card
 from advchain.models.wheel import from_wheel
 from advchain.specs import ModelSpec

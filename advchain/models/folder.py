@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advchain import chat
 from advchain.errors import DataError, EngineError, StorageError
-from advchain.io import canonical_json, sha256_file, sha256_text, write_manifest
+from advchain.io import canonical_json, sha256_file, sha256_text
+from advchain.manifests import write_manifest
 
 CARD = "model.json"
 HASHED = ("*.safetensors", "config.json", "tokenizer.json")  # what an answer depends on

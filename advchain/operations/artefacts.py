@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from advchain.io import seal_holds
+from advchain.manifests import seal_holds
 from advchain.models import CARD
 
 NOT_RESULTS = {".work", "logs", "benchmarks"}  # at the top of the folder: work in progress, and what is written about jobs

@@ -10,7 +10,7 @@ from typing import Any
 from advchain.judges.compare import COLUMNS, FIXED, NEVER_TRAINED, REFERENCE, STORED, shipped_agreement
 from advchain.judges.guard.labelled import OWN
 from advchain.report.markup import Table
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 SET_TITLES = {"harmbench": "HarmBench", "gptfuzz": "GPTFuzz", "safe_rlhf": "Safe-RLHF", "xstest": "XSTest", "pyrit": "PyRIT"}
 PROTOCOLS = ("unseen questions and models", "unseen prompts and models", FIXED, NEVER_TRAINED)  # what stands under a table: the first that was measured

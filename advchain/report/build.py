@@ -12,8 +12,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from advchain.io import StageTimer, make_manifest, manifest_path, write_manifest, write_text
+from advchain.io import write_text
 from advchain.judges.step_cues import score_steps
+from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest
 from advchain.report import figures, plots, sweeps
 from advchain.report.agreement import agreement_table
 from advchain.report.claims import claims_table
@@ -38,7 +39,7 @@ from advchain.report.tables import Scores, health_table, main_table, ratio_table
 from advchain.report.unjudged import with_unjudged
 from advchain.report.variance import Variance, variance_path
 from advchain.report.variance_views import variance_table
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 log = logging.getLogger(__name__)
 Paper = Mapping[PaperKey, PaperNumber]

@@ -12,7 +12,7 @@ import polars as pl
 from advchain.errors import ConfigError, DataError
 from advchain.report.frames import per_item, read_responses, read_verdicts
 from advchain.report.grid import Group, asked, groups
-from advchain.specs import EvaluationInfo, ScoreSpec
+from advchain.report_specs import EvaluationInfo, ScoreSpec
 
 Key = tuple[str, str, str, str]  # model, method, run, evaluation
 DIGITS = 6  # of every rate written to a file

@@ -14,7 +14,7 @@ from advchain.report.contrasts import ALPHA, Contrast, show_p
 from advchain.report.grid import LOWER_IS_BETTER, METRIC_TITLE, groups
 from advchain.report.markup import Table
 from advchain.report.paper import PaperKey, PaperNumber
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 OURS = "AdvChain"  # the paper's name of its method
 COLUMNS = (

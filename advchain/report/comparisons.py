@@ -15,7 +15,7 @@ from advchain.report.grid import METRIC_TITLE, Group, groups, judges_of
 from advchain.report.markup import Table, read_csv
 from advchain.report.paper import PaperKey, PaperNumber, difference
 from advchain.report.tables import Column, Scores, cell_text, columns, judge_note, percent
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 PAPER_COLUMNS = (
     *("model", "method", "run", "benchmark", "metric", "judge", "ours_percent", "ours_low", "ours_high", "ours_k", "ours_n"),

@@ -22,7 +22,7 @@ from advchain import stats
 from advchain.records import Record, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key
 from advchain.report.grid import LOWER_IS_BETTER, METRIC_TITLE, Group, groups, judges_of, partner
-from advchain.specs import EvaluationInfo, ScoreSpec
+from advchain.report_specs import EvaluationInfo, ScoreSpec
 
 log = logging.getLogger(__name__)
 ALPHA = 0.05

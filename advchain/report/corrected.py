@@ -10,7 +10,7 @@ from advchain.report.agreement import reference_row, set_title
 from advchain.report.grid import groups
 from advchain.report.markup import Table
 from advchain.report.tables import Column, Scores, columns, found, percent
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 CORRECTED_COLUMNS = ("model", "method", "run", "evaluation", "metric", "judge", "raw_percent", "n", "corrected_percent", "low", "high")
 

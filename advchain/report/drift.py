@@ -21,7 +21,7 @@ from advchain import stats
 from advchain.records import Nature, Record, derive_seed
 from advchain.report.cells import DIGITS
 from advchain.report.step_chains import BAD, GOOD, Booleans, Chains, Draws, Floats, Frames, Kind, pack_frame
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 POSITIONS = np.linspace(0, 1, 11)
 MIN_CHAINS = 5  # of a curve

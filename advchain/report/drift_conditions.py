@@ -13,7 +13,7 @@ from advchain.report.drift import CurvePoint
 from advchain.report.drift_views import SHOWN, scorer_title
 from advchain.report.grid import Group, groups
 from advchain.report.plots import STYLE, colour, legend, outer, panels, said
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 NATURES = ("harmful", "benign")
 ASKED = frozenset({"base", "star1", "no_injection", "advchain"})

@@ -21,7 +21,7 @@ from advchain.report.links import responses
 from advchain.report.markup import Table, read_csv
 from advchain.report.plots import INK, STYLE, colour, filled, legend, marker, outer, panels, said
 from advchain.report.step_chains import kind_of
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 R = TypeVar("R", bound=Record)
 SELECTED = ("selected_share", "selected_share_shuffled")

@@ -19,7 +19,7 @@ from advchain.report.curves import KIND_TITLE, POSITIONS, Curve
 from advchain.report.grid import Group, groups
 from advchain.report.plots import STYLE, colour, filled, legend, marker, panels, said
 from advchain.report.tables import Column, Scores, columns
-from advchain.specs import CheckpointInfo, ReportSpec
+from advchain.report_specs import CheckpointInfo, ReportSpec
 
 
 class Mean(NamedTuple):

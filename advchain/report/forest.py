@@ -16,7 +16,7 @@ from advchain.report.grid import LOWER_IS_BETTER, groups
 from advchain.report.plots import INK, STYLE, colour, legend, marker, panels, said
 from advchain.report.scorer_views import MEASURE_TITLE, apart
 from advchain.report.scorers import DriftContrast
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 ROW = 0.24  # inches
 LOWER_DRIFT_IS_BETTER = frozenset({"drift_rate", "drift_hazard"})

@@ -12,7 +12,7 @@ import polars as pl
 from advchain.errors import DataError
 from advchain.io import iter_records
 from advchain.records import Label, Record, Response, Verdict
-from advchain.specs import EvaluationInfo
+from advchain.report_specs import EvaluationInfo
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from advchain.specs import CheckpointInfo, EvaluationInfo
+from advchain.report_specs import CheckpointInfo, EvaluationInfo
 
 # kind of judge x nature of the prompts -> metric; METHOD 1.4: ASR on harmful prompts, RR and ORR are the same judge on harmful and benign ones
 METRIC = {

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 
-from advchain.io import code_hash
+from advchain.manifests import code_hash
 from advchain.report.contrasts import Contrast, better, heading
 from advchain.report.grid import groups
 from advchain.report.markup import Table, fragment
 from advchain.report.plots import ENDINGS
 from advchain.report.provenance import Manifest, protocol
 from advchain.report.tables import STRING_MATCHES
-from advchain.specs import ReportSpec, TableName
+from advchain.report_specs import ReportSpec, TableName
 
 CAPTIONS = {
     "tradeoff": "Lower left is better. Bars are 95 % intervals.",

@@ -11,7 +11,7 @@ from advchain.report.contrasts import POOLED
 from advchain.report.frames import POSITIVE
 from advchain.report.grid import Group, asked, groups
 from advchain.report.markup import Table
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 PAGE = "explorer/index.html#"
 

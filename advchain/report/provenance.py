@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advchain.errors import DataError
-from advchain.io import code_hash
+from advchain.manifests import code_hash
 from advchain.report.markup import Table
 
 

@@ -9,7 +9,7 @@ from advchain.report.grid import groups
 from advchain.report.links import responses
 from advchain.report.markup import Table
 from advchain.report.scorers import AGREEMENT_COLUMNS, ALL, DRIFT_CONTRAST_COLUMNS, DriftContrast, ScorerAgreement
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 MEASURE_TITLE = {
     "drift_rate": "chains that drift",

@@ -22,7 +22,7 @@ from advchain.report.cells import DIGITS
 from advchain.report.drift import rates_of
 from advchain.report.grid import Group, groups, partner
 from advchain.report.step_chains import Draws, Floats, Frames, Kind, pack_frame
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 ALL = "all"  # in place of a method: every checkpoint of the model together
 LEVELS = 5

@@ -19,7 +19,8 @@ import numpy.typing as npt
 import polars as pl
 
 from advchain import stats
-from advchain.io import StageTimer, make_manifest, manifest_path, sha256_text, write_manifest, write_text
+from advchain.io import sha256_text, write_text
+from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest
 from advchain.parallel import run_all
 from advchain.records import Record, Score, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key, cell_keys, load_cells
@@ -40,7 +41,7 @@ from advchain.report.scorers import (
 )
 from advchain.report.step_chains import Booleans, chain_frames, pack_frame, turned
 from advchain.report.variance import VARIANCE_COLUMNS, Variance, variance_path, variances
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

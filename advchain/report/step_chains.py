@@ -17,7 +17,7 @@ from advchain.records import Nature
 from advchain.report.cells import Cell, Key
 from advchain.report.frames import COUNTED
 from advchain.report.grid import Group, groups
-from advchain.specs import EvaluationInfo, ScoreSpec
+from advchain.report_specs import EvaluationInfo, ScoreSpec
 
 Kind = Literal["own", "hijacked"]
 Frames = dict[tuple[Nature, Kind, str], pl.DataFrame]  # by nature of the prompts, kind of chain and step judge; `read_chains` names the columns

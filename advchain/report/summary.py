@@ -11,7 +11,7 @@ from advchain.report.html import lead, warnings
 from advchain.report.markup import Table, markdown_grid
 from advchain.report.provenance import Manifest
 from advchain.report.tables import Column, Scores, found
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 PLACES = (
     ("report.html", "everything on one page"),

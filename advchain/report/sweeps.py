@@ -14,7 +14,7 @@ from advchain.report.figures import mean_of, measures_of
 from advchain.report.grid import Group, groups
 from advchain.report.plots import STYLE, colour, legend, marker, panels, said
 from advchain.report.tables import Column, Scores, ratio_rows, tc_share
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 LINES = (("ASR, harmful prompts", "safety", "asr", "-"), ("ASR, hijacked chains", "hijack", "asr", "-."), ("ORR, benign prompts", "over_refusal", "orr", "--"))
 

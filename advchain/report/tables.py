@@ -17,7 +17,7 @@ from advchain.report.agreement import agreement_note
 from advchain.report.grid import METRIC_TITLE, Group, asked, groups, judges_of
 from advchain.report.links import responses
 from advchain.report.markup import Table, read_csv
-from advchain.specs import EvaluationInfo, ReportSpec, TableName
+from advchain.report_specs import EvaluationInfo, ReportSpec, TableName
 
 TITLES: dict[TableName, str] = {
     "safety": "Safety on harmful prompts",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from advchain.report.grid import Group, groups
 from advchain.report.markup import Table
 from advchain.report.provenance import Manifest
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 COLUMNS = ("filtered", "judge_refused", "judge_filtered")
 NOTE = (

@@ -20,7 +20,7 @@ from advchain.records import Record
 from advchain.report.cells import DIGITS, Cell, Key
 from advchain.report.frames import per_item
 from advchain.report.grid import Group, asked, groups, judges_of
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 Floats = npt.NDArray[np.float64]
 

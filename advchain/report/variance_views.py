@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from advchain.report.grid import METRIC_TITLE, groups
 from advchain.report.markup import Table
 from advchain.report.variance import VARIANCE_COLUMNS, Variance
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 
 def variance_table(spec: ReportSpec, rows: Sequence[Variance]) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.records import Chain
 from advchain.rows import Row
 from advchain.sources.parse import Draft, build_chains, nature_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from advchain.errors import DataError
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.records import Chain, Nature, content_id
 from advchain.rows import Row, prompt_key, read_rows
 from advchain.steps import split_steps

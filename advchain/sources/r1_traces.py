@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from advchain.files import Pin
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.records import Chain
 from advchain.rows import Row
 from advchain.sources.parse import CLOSE, Draft, build_chains

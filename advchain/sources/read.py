@@ -10,7 +10,7 @@ from pathlib import Path
 from advchain.catalogue import module
 from advchain.errors import DataError
 from advchain.files import locate
-from advchain.io import Rejects, StageTimer, keep_rejects, write_stage
+from advchain.manifests import Rejects, StageTimer, keep_rejects, write_stage
 from advchain.records import Chain
 from advchain.rows import ranked
 from advchain.specs import SourceSpec

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from advchain.errors import DataError
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.records import Chain
 from advchain.rows import Row
 from advchain.sources.parse import Draft, build_chains, nature_of

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from advchain.files import Pin
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.records import Chain
 from advchain.sources.parse import build_chains
 from advchain.sources.star1 import star_draft

@@ -9,7 +9,7 @@ from typing import Any
 
 from advchain import chat
 from advchain.errors import DataError
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.records import Sample, Step, StepRole
 from advchain.steps import JOIN
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from advchain import chat
 from advchain.errors import AdvChainError, DataError
-from advchain.io import Rejects, StageTimer, canonical_json, make_manifest, new_folder, rejects_path, sha256_file, sha256_text, write_jsonl
+from advchain.io import canonical_json, new_folder, sha256_file, sha256_text, write_jsonl
+from advchain.manifests import Rejects, StageTimer, make_manifest, rejects_path
 from advchain.models import check_template, check_weights, load_model_card, load_tokenizer, write_model_card
 from advchain.specs import TrainSpec
 from advchain.train import export, lora, out_of_memory, tokenised, validation

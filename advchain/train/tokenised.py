@@ -14,7 +14,8 @@ from typing import Any
 
 from advchain import chat
 from advchain.errors import DataError, StorageError
-from advchain.io import Rejects, canonical_json, read_records, sha256_file, sha256_text, write_text
+from advchain.io import canonical_json, read_records, sha256_file, sha256_text, write_text
+from advchain.manifests import Rejects
 from advchain.models import load_model_card, load_tokenizer
 from advchain.records import Sample, derive_seed
 from advchain.specs import TrainSpec

@@ -27,7 +27,7 @@ from browser import Browser  # noqa: E402
 
 from advchain.explorer.build import build_explorer  # noqa: E402
 from advchain.io import write_jsonl  # noqa: E402
-from advchain.specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec  # noqa: E402
+from advchain.report_specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec  # noqa: E402
 
 MODELS, METHODS, EVALUATIONS = 5, ("base", "star1", "safechain", "unsafechain", "no_injection", "advchain"), 8
 HARM = {"guard": "harm", "phrases": "refusal", "cues": "steps"}

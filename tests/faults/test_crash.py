@@ -21,7 +21,7 @@ import pytest
 from api_server.launch import ApiServer, api_server
 from calls import ask, teacher
 
-from advchain import io
+from advchain import io, manifests
 from advchain.attacks.build import Inputs, build_attack
 from advchain.chains.build import build_chains
 from advchain.errors import StorageError
@@ -167,8 +167,8 @@ def crashes(work: Callable[[], Any], number: int) -> bool:
 def test_b2_a_crash_at_any_boundary_leaves_the_old_file_or_the_new(tmp_path: Path) -> None:
     path, old, new = tmp_path / "rows.jsonl", [{"n": i} for i in range(50)], [{"n": -i} for i in range(80)]
     number = 1
-    io.write_stage(path, old, stage="test", spec={})
-    while crashes(lambda: io.write_stage(path, new, stage="test", spec={}), number):
+    manifests.write_stage(path, old, stage="test", spec={})
+    while crashes(lambda: manifests.write_stage(path, new, stage="test", spec={}), number):
         assert [row for _, row in io.read_jsonl(path)] == old, "the rename is the last boundary"
         number += 1
     assert number > 6 and [row for _, row in io.read_jsonl(path)] == new
@@ -211,7 +211,7 @@ def test_b3_a_store_cut_at_every_byte_of_its_last_two_records(tmp_path: Path, ca
 FULL_DISK = """
 import json, os, sys
 from pathlib import Path
-from advchain import io
+from advchain import io, manifests
 from advchain.errors import StorageError
 from advchain.llm.client import Client
 from advchain.store import Store

@@ -18,11 +18,11 @@ from transformers.integrations import HfDeepSpeedConfig
 import advchain.train.export
 import advchain.train.loss
 import advchain.train.sft
-from advchain import io
+from advchain import manifests
 
 __all__ = ["HfDeepSpeedConfig", "advchain", "deepspeed", "torch", "training", "transformers"]
 
-io.code_hash = functools.lru_cache(io.code_hash)  # reads every source file
-io.code_hash()
+manifests.code_hash = functools.lru_cache(manifests.code_hash)  # reads every source file
+manifests.code_hash()
 dict(deepspeed.ops.__compatible_ops__)  # runs the C++ compiler to see what could be built
 gc.freeze()  # else the first full collection of every fork copies all of this

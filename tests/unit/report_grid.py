@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from advchain.io import manifest_path, write_json, write_jsonl
+from advchain.io import write_json, write_jsonl
+from advchain.manifests import manifest_path
 from advchain.report.scores import score
-from advchain.specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec
+from advchain.report_specs import CheckpointInfo, EvaluationInfo, ReportSpec, ScoreSpec
 
 Key = tuple[str, str, str, str]
 MANIFEST = {"inputs": {}, "code": "0" * 16, "versions": {"python": "3.11"}, "seconds": 1.5, "counts": {}}

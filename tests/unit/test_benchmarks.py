@@ -13,7 +13,8 @@ from advchain.benchmarks.items import MATHS_PROMPT
 from advchain.benchmarks.read import read_prompts
 from advchain.catalogue import modules
 from advchain.errors import ConfigError, DataError
-from advchain.io import manifest_path, read_records, sha256_file
+from advchain.io import read_records, sha256_file
+from advchain.manifests import manifest_path
 from advchain.records import Item
 from advchain.rows import prompt_key, read_rows
 from advchain.specs import AttackSpec, PromptsSpec

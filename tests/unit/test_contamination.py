@@ -12,7 +12,8 @@ from advchain.datasets.contamination.lexical import NgramIndex, TfidfIndex
 from advchain.datasets.contamination.report import write_matches, write_table
 from advchain.datasets.mix import build_dataset
 from advchain.errors import EngineError
-from advchain.io import manifest_path, read_records, write_jsonl
+from advchain.io import read_records, write_jsonl
+from advchain.manifests import manifest_path
 from advchain.records import Item, Match
 from advchain.sources.read import read_source
 from advchain.specs import ContaminationSpec, DatasetSpec, PromptsSpec, RecipePart, SourceSpec

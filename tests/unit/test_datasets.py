@@ -17,7 +17,8 @@ from advchain.datasets.mix import build_dataset, plain_sample
 from advchain.datasets.statistics import spread, statistics
 from advchain.entries import RecipeEntry, method_entry, read_entry
 from advchain.errors import ConfigError, DataError, StorageError
-from advchain.io import Rejects, manifest_path, read_records, rejects_path, write_jsonl, write_stage
+from advchain.io import read_records, write_jsonl
+from advchain.manifests import Rejects, manifest_path, rejects_path, write_stage
 from advchain.plan import whole_shares
 from advchain.records import Chain, Sample, Step
 from advchain.sources.read import read_source

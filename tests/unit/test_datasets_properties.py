@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from advchain.datasets.contamination.compare import Comparison
 from advchain.datasets.mix import Part, mix, plain_sample
 from advchain.errors import DataError
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.records import Chain, Item, Sample, Step
 from advchain.rows import fold
 from advchain.sources import star1

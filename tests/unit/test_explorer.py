@@ -14,7 +14,7 @@ from advchain.errors import DataError
 from advchain.explorer.build import as_script, build_explorer
 from advchain.io import write_jsonl
 from advchain.records import Response, Sample, Step, Verdict
-from advchain.specs import ReportSpec, ScoreSpec
+from advchain.report_specs import ReportSpec, ScoreSpec
 
 JUDGES = {"guard": "harm", "phrases": "refusal", "cues": "steps"}
 EVALUATIONS = {

@@ -12,15 +12,17 @@ PACKAGE = ROOT / "advchain"
 
 LAYERS = [
     {"errors", "records", "steps", "versions", "_version"},
-    {"environments", "io", "chat", "stats", "paths", "ports", "store", "cli", "parallel", "preflight", "progress", "rows"},
+    {"environments", "io", "manifests", "chat", "stats", "paths", "ports", "store", "cli", "parallel", "preflight", "progress", "rows"},
     {
         "specs",
+        "report_specs",
         "catalogue",
         "options",
         "config",
         "entries",
         "grid",
         "plan",
+        "evaluation_plan",
         "settings",
         "plan_checks",
         "reruns",

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from advchain.errors import DataError, StorageError
-from advchain.io import Rejects, atomic_write, new_folder, read_jsonl, read_records, sha256_file, write_json, write_jsonl, write_stage
+from advchain.io import atomic_write, new_folder, read_jsonl, read_records, sha256_file, write_json, write_jsonl
+from advchain.manifests import Rejects, write_stage
 from advchain.records import Chain
 from advchain.store import Store, make_key
 

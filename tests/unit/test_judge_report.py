@@ -22,7 +22,7 @@ from advchain.records import Score
 from advchain.report.agreement import agreement_note, agreement_table, reference_row
 from advchain.report.corrected import correct
 from advchain.report.tables import columns
-from advchain.specs import EvaluationInfo, ReportSpec
+from advchain.report_specs import EvaluationInfo, ReportSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,6 +11,7 @@ from advchain.catalogue import catalogue, modules
 from advchain.errors import ConfigError, DataError
 from advchain.io import read_records, write_jsonl
 from advchain.judges import refusal_phrases, step_cues, string_match
+from advchain.judges.base import Judge
 from advchain.judges.refusal_phrases import find_phrase
 from advchain.judges.run import judge_responses
 from advchain.judges.step_cues import score_step, score_steps
@@ -175,7 +176,7 @@ def test_unknown_kind_is_explained(tmp_path):
         judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("string_mach")), tmp_path / "work")
 
 
-class Mumbler:
+class Mumbler(Judge):
     """A judge file (in place of the maths judge, which has no sentinels) whose replies cannot be read, in a given number of rows."""
 
     COSTLY = True

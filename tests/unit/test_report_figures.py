@@ -16,7 +16,7 @@ from report_grid import ROOT
 
 from advchain.report.build import FIGURES, Evidence, draw, read
 from advchain.report.paper import load_paper
-from advchain.specs import ReportSpec
+from advchain.report_specs import ReportSpec
 
 Bounds = tuple[float, float, float]  # value, low, high
 

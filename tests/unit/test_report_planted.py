@@ -9,7 +9,7 @@ from report_grid import HARM, REFUSAL, checkpoint, evaluation, score_spec
 
 from advchain.report.cells import Cell, Key
 from advchain.report.contrasts import Contrast, conclude, contrasts
-from advchain.specs import ScoreSpec
+from advchain.report_specs import ScoreSpec
 
 NUM_RUNS, NUM_ITEMS = 100, 200
 SETS = {

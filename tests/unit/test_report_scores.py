@@ -12,7 +12,7 @@ from report_grid import HARM, REFUSAL, Grid, checkpoint, evaluation, labels, sco
 from advchain import stats
 from advchain.errors import ConfigError, DataError
 from advchain.report.scores import score
-from advchain.specs import CheckpointInfo, ScoreSpec
+from advchain.report_specs import CheckpointInfo, ScoreSpec
 
 ONE = {"harmbench": evaluation("HarmBench", "safety", "harmful", {HARM: "harm", REFUSAL: "refusal"})}
 MATHS = {"math": evaluation("MATH", "reasoning", "benign", {"math_verify": "correctness"}, margin=0.05)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from report_grid import EVALUATIONS, REFUSAL, Grid, checkpoint, report_spec, score_spec
 
-from advchain.io import manifest_path
+from advchain.manifests import manifest_path
 from advchain.report.provenance import read_manifests
 from advchain.report.scores import score
 from advchain.report.tables import health_table, read_scores

@@ -17,7 +17,7 @@ from advchain.catalogue import modules
 from advchain.errors import DataError
 from advchain.io import read_records, write_jsonl
 from advchain.judges import llama_guard
-from advchain.judges.base import make_verdict
+from advchain.judges.base import Judge, make_verdict
 from advchain.judges.refusal_phrases import find_phrase
 from advchain.judges.run import judge_responses
 from advchain.judges.sentinels import ACTS, ANSWERS, EXPECTED, NUM_EACH, REQUEST, check_sentinels, probes
@@ -28,7 +28,7 @@ from advchain.specs import JudgeSpec, JudgeStageSpec, TeacherSpec
 OFFLINE = ("embedded_guard", "embedded_refusal", "string_match", "refusal_phrases")
 
 
-class Says:
+class Says(Judge):
     """A judge that says what `choose` says."""
 
     def __init__(self, choose: Any) -> None:

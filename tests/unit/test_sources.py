@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from advchain.catalogue import modules
 from advchain.errors import ConfigError, DataError
-from advchain.io import Rejects, manifest_path, read_records, rejects_path
+from advchain.io import read_records
+from advchain.manifests import Rejects, manifest_path, rejects_path
 from advchain.records import Chain
 from advchain.rows import read_rows
 from advchain.sources import parse

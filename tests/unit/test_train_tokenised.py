@@ -10,7 +10,7 @@ from tiny_training import make_model, make_spec, write_dataset
 
 from advchain import chat
 from advchain.errors import DataError, StorageError
-from advchain.io import Rejects
+from advchain.manifests import Rejects
 from advchain.train import tokenised
 from advchain.train.encode import Encoded
 

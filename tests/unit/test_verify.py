@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from small_results import ROOT, TINY, flips_missed, keeping_time, tiny_plan
 
-from advchain.io import seal_holds, write_manifest
+from advchain.manifests import seal_holds, write_manifest
 from advchain.operations.artefacts import NOT_RESULTS, is_manifest, walk
 from advchain.operations.pages import again_command, verification_page
 from advchain.operations.planned import differing, planned_specs

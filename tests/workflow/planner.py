@@ -73,6 +73,14 @@ class Planned:
     jobs: frozenset[tuple[str, str]]
 
 
+def by_kind(rules: Counter[str]) -> Counter[str]:
+    """The same with all rules of judging, one per set of evaluations that are judged together, as one."""
+    found: Counter[str] = Counter()
+    for rule, num in rules.items():
+        found["judge" if rule.startswith("judge_") else rule] += num
+    return found
+
+
 def run(folder: Path, configs: Sequence[Path], targets: Sequence[str] = (), *, dry: bool = True, overrides: Mapping[str, Any] | None = None) -> Planned:
     """Plan, or with `dry=False` finish hollowly, what `snakemake --configfile <configs> <targets>` would run in `folder`; what did run is returned as well."""
     ExecutorPluginRegistry().register_plugin("hollow", sys.modules[__name__])

@@ -13,7 +13,8 @@ from pathlib import Path
 from slurm_cluster import ROOT, Cluster, snakemake
 from tiny_training import make_spec, write_dataset
 
-GROUPS = ("--groups", "judge=verdicts", "--group-components", "verdicts=2")  # docs/CLUSTER.md: fewer SLURM jobs, for clusters that start them slowly
+JUDGING = tuple(f"judge_{name}=verdicts" for name in ("harmbench", "xstest", "math500"))
+GROUPS = ("--groups", *JUDGING, "--group-components", "verdicts=2")  # docs/CLUSTER.md: fewer SLURM jobs, for clusters that start them slowly
 CARDS = ("--set-resources", "train:gpu=8", "generate:gpu=1")  # of a machine without any
 ARGUMENTS = ("--configfile", str(ROOT / "tests/workflow/slurm.yaml"), *GROUPS, *CARDS)
 TOY = ROOT / "tests/workflow/test_slurm.smk"

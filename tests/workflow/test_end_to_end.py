@@ -82,7 +82,7 @@ def test_a_training_setting_re_runs_training_onwards(replan: Callable[[dict], di
 
 def test_a_judge_setting_never_generates(replan: Callable[[dict], dict[str, int]]) -> None:
     jobs = replan({"evaluation": {"judges": {"over_refusal": ["refusal_phrases"]}}})
-    assert jobs["judge"] == 2
+    assert jobs["judge"] == 2 * 2  # xstest, and cot_hesitation: it shared a job with xstest, and keeps its judges
     assert not {"train", "generate", "collect_responses"} & set(jobs)
 
 

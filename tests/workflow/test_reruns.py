@@ -201,10 +201,10 @@ def finished_folder(folder: Path) -> Iterator[Counter[str]]:
     (folder / "own_chains.jsonl").write_text("1\n")
     (folder / "own_prompts.jsonl").write_text("1\n")
     with mock.patch.dict(os.environ, {"ADVCHAIN_GPUS": ""}):
-        done = planner.run(folder, [BASE], dry=False)
+        done = planner.by_kind(planner.run(folder, [BASE], dry=False).rules)
         os.chdir(folder)
         try:
-            yield done.rules
+            yield done
         finally:
             os.chdir(before)
 
@@ -221,7 +221,7 @@ def shown(runs: Counter[str], all_jobs: Counter[str]) -> str:
 def plan(folder: Path, change: Change, all_jobs: Counter[str]) -> str:
     with change.done():
         config = planner.changed(folder / "changed.yaml", BASE, change.config)
-        return shown(planner.run(folder, [config], change.targets).rules, all_jobs)
+        return shown(planner.by_kind(planner.run(folder, [config], change.targets).rules), all_jobs)
 
 
 def documented() -> dict[str, tuple[str, str]]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from advchain.datasets.contamination.compare import Comparison, Prompt, embedding_folder, read_items
 from advchain.datasets.markdown import table
-from advchain.io import StageTimer, iter_records, make_manifest, manifest_path, write_manifest, write_stage, write_text
+from advchain.io import iter_records, write_text
+from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest, write_stage
 from advchain.records import Item, Match, Sample
 from advchain.specs import ContaminationSpec
 
