@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -21,7 +22,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS
 
 
 def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
-    """Return what each task returns, in their order; each process takes the next task that is left.
+    """Return what each task returns, in their order; this process and `processes` - 1 others each take the next task that is left.
 
     A process knows all tasks from its start and waits for nobody, so none outlives a parent that was killed for longer than its work. Tasks and what they
     return are pickled. Forked from a server that has only imported the script: polars' threads do not survive a fork.
@@ -34,22 +35,35 @@ def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
     context = multiprocessing.get_context("forkserver")
     taken = context.Value("l", 0)
     workers: dict[Connection, ForkServerProcess] = {}
-    try:
-        with _one_thread_each():
-            for _ in range(min(processes, len(tasks))):
-                mine, theirs = context.Pipe(duplex=False)
-                workers[mine] = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
-                workers[mine].start()
-                theirs.close()  # so that the end of the process is the end of the pipe
-        found = _collect(workers)
-    finally:
-        for worker in workers.values():
-            worker.terminate()
-            worker.join()
+    with ThreadPoolExecutor(1) as collector:  # reads while this process works, so that no other waits to be heard
+        try:
+            with _one_thread_each():
+                for _ in range(min(processes, len(tasks)) - 1):
+                    mine, theirs = context.Pipe(duplex=False)
+                    workers[mine] = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
+                    workers[mine].start()
+                    theirs.close()  # so that the end of the process is the end of the pipe
+            theirs_found = collector.submit(_collect, dict(workers))
+            found = {number: tasks[number]() for number in _next(taken, len(tasks))} | theirs_found.result()
+        finally:
+            for worker in workers.values():
+                worker.terminate()
+                worker.join()
     if len(found) < len(tasks):
         codes = [worker.exitcode for worker in workers.values()]
         raise RuntimeError(f"{len(tasks) - len(found)} of {len(tasks)} pieces of work were not done: a process ended early (exit codes {codes}).")
     return [found[number] for number in range(len(tasks))]
+
+
+def _next(taken: Any, count: int) -> Iterator[int]:
+    """Take one number after the other until none of `count` is left."""
+    while True:
+        with taken.get_lock():
+            number = taken.value
+            taken.value += 1
+        if number >= count:
+            return
+        yield number
 
 
 @contextmanager
@@ -87,12 +101,7 @@ def _work(tasks: Sequence[Callable[[], Any]], taken: Any, results: Connection) -
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     start_logging()
     write_privately()
-    while True:
-        with taken.get_lock():
-            number = taken.value
-            taken.value += 1
-        if number >= len(tasks):
-            return
+    for number in _next(taken, len(tasks)):
         try:
             results.send((number, tasks[number](), None))
         except BrokenPipeError:

@@ -52,6 +52,7 @@ STYLE = {
     "svg.hashsalt": "advchain",
     "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
 }
+EMPTY = {"pdf.fonttype": 3}  # of a figure that only says why it is empty: its fonts need no subset, which takes longer than all else
 
 
 def colour(index: int) -> str:
@@ -123,7 +124,7 @@ def _make(make: Callable[[], Figure], folder: Path, name: str) -> str:
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `<name>.svg`, `.png` and `.pdf` atomically; return the SVG to put into the page, or a sentence where there was nothing to plot."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE | (EMPTY if figure.get_label() else {})):
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.execute(figure)
