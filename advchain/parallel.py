@@ -33,7 +33,11 @@ def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
     if min(processes, len(tasks)) < 2:
         return [task() for task in tasks]
     context = multiprocessing.get_context("forkserver")
-    taken = context.Value("l", 0)
+    try:
+        taken = context.Value("l", 0)
+    except OSError as error:
+        log.warning("one process works alone, as semaphores cannot be had (%s): is /dev/shm there and writable?", error)
+        return [task() for task in tasks]
     workers: dict[Connection, ForkServerProcess] = {}
     with ThreadPoolExecutor(1) as collector:  # reads while this process works, so that no other waits to be heard
         try:

@@ -46,7 +46,13 @@ def tensorboard(run: Run) -> Tracker:
     """Event files in the folder; read them with `tensorboard --logdir`."""
     from tensorboardX import SummaryWriter
 
-    writer = SummaryWriter(str(run.folder), purge_step=run.start + 1 if run.start else None, flush_secs=10)
+    try:
+        writer = SummaryWriter(str(run.folder), purge_step=run.start + 1 if run.start else None, flush_secs=10)
+    except OSError as error:
+        raise ConfigError(
+            f"train.trackers: tensorboard cannot start ({error}). It needs a writable {run.folder} and, for its queue, a writable /dev/shm: mend that, or "
+            "leave it out with `train: {trackers: []}`."
+        ) from error
     writer.add_text("settings", f"```json\n{json.dumps(dict(run.settings), indent=2, default=str)}\n```", run.start)
 
     def log(step: int, figures: Mapping[str, float]) -> None:

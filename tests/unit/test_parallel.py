@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +15,17 @@ from advchain.errors import DataError
 from advchain.parallel import THREADS, run_all
 
 
-def square(number: int) -> tuple[int, int]:
-    time.sleep(0.2 if number == 0 else 0)
-    return number**2, os.getpid()
+def meet(folder: Path) -> int:
+    """Return this process's number as soon as two processes have come: the first task of the parent waits for another process to begin."""
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def square(number: int, folder: Path | None = None) -> tuple[int, int]:
+    return number**2, meet(folder) if folder else os.getpid()
 
 
 def complain(number: int) -> tuple[int, int]:
@@ -24,24 +34,24 @@ def complain(number: int) -> tuple[int, int]:
     return square(number)
 
 
-def die(parent: int) -> tuple[int, int]:
-    time.sleep(0.1)
-    if os.getpid() != parent:
+def die(parent: int, folder: Path) -> None:
+    if meet(folder) != parent:
         os.kill(os.getpid(), signal.SIGKILL)
-    return 0, 0
 
 
-def settings() -> tuple[int, list[str | None]]:
-    time.sleep(0.1)
-    return os.getpid(), [os.environ.get(name) for name in THREADS]
+def settings(folder: Path) -> tuple[int, Sequence[str | None]]:
+    return meet(folder), tuple(os.environ.get(name) for name in THREADS)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_results_come_in_the_order_of_the_tasks(processes: int) -> None:
-    found = run_all([partial(square, number) for number in range(6)], processes)
+def test_results_come_in_the_order_of_the_tasks(tmp_path: Path) -> None:
+    found = run_all([partial(square, number, tmp_path) for number in range(6)], 2)
     assert [number for number, _ in found] == [0, 1, 4, 9, 16, 25]
     pids = {pid for _, pid in found}
-    assert len(pids) == processes and os.getpid() in pids
+    assert len(pids) == 2 and os.getpid() in pids
+
+
+def test_one_process_is_this_one() -> None:
+    assert run_all([partial(square, number) for number in range(3)], 1) == [(0, os.getpid()), (1, os.getpid()), (4, os.getpid())]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -50,15 +60,26 @@ def test_an_error_is_the_same_from_a_process(processes: int) -> None:
         run_all([partial(complain, number) for number in range(4)], processes)
 
 
-def test_a_process_that_dies_is_told() -> None:
-    with pytest.raises(RuntimeError, match=r"1 of 40 pieces of work were not done: .*-9"):
-        run_all([partial(die, os.getpid())] * 40, 2)
+def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"1 of 4 pieces of work were not done: .*-9"):
+        run_all([partial(die, os.getpid(), tmp_path)] * 4, 2)
 
 
-def test_processes_use_one_thread_each_and_leave_the_parent_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_processes_use_one_thread_and_leave_this_one_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
-    pid, found = os.getpid(), run_all([settings] * 40, 2)
-    assert {tuple(values) for other, values in found if other != pid} == {("1",) * len(THREADS)}
-    assert ("7",) in {tuple(values[:1]) for other, values in found if other == pid}
+    found = dict(run_all([partial(settings, tmp_path)] * 2, 2))
+    mine = found.pop(os.getpid())
+    assert list(found.values()) == [("1",) * len(THREADS)] and mine[0] == "7"
     assert os.environ["OMP_NUM_THREADS"] == "7" and "POLARS_MAX_THREADS" not in os.environ
+
+
+def test_without_semaphores_one_process_works_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A container whose /dev/shm is missing or read-only."""
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("multiprocessing.synchronize._multiprocessing.SemLock", refuse)
+    assert run_all([partial(square, number) for number in range(3)], 2) == [(0, os.getpid()), (1, os.getpid()), (4, os.getpid())]
+    assert "is /dev/shm there and writable?" in caplog.text

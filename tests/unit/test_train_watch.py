@@ -88,6 +88,13 @@ def test_the_progress_line() -> None:
 def test_a_tracker_that_is_not_there_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown tracker 'tensorbord'; known: mlflow, tensorboard, wandb. Did you mean 'tensorboard'"):
         trackers.check_trackers(["tensorbord"])
+    base = make_model(tmp_path / "base")  # first: transformers looks for torch in the same way
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"'wandb' needs the package wandb.*pip install wandb"):
-        train(tmp_path, make_model(tmp_path / "base"), tmp_path, tmp_path, make_spec(), tmp_path, trackers=["wandb"])
+        train(tmp_path, base, tmp_path, tmp_path, make_spec(), tmp_path, trackers=["wandb"])
+
+
+def test_a_tracker_that_cannot_start_is_told(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file stands where the folder should be")
+    with pytest.raises(ConfigError, match=r"train.trackers: tensorboard cannot start .* leave it out with `train: {trackers: \[\]}`"):
+        trackers.tensorboard(trackers.Run(tmp_path / "logs", "m/star1/seed0", "0" * 64, {}, 0))
