@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
 from advchain.cli import start_logging, write_privately
@@ -25,27 +25,28 @@ def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
     """Return what each task returns, in their order; this process and `processes` - 1 others each take the next task that is left.
 
     A process knows all tasks from its start and waits for nobody, so none outlives a parent that was killed for longer than its work. Tasks and what they
-    return are pickled. Forked from a server that has only imported the script: polars' threads do not survive a fork.
+    return are pickled. Spawned, not forked: polars' threads do not survive a fork; a fork server wants a socket, whose path may not be long.
 
     Raises:
         Whatever a task raised first; RuntimeError: a process died.
     """
     if min(processes, len(tasks)) < 2:
         return [task() for task in tasks]
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("spawn")
     try:
         taken = context.Value("l", 0)
     except OSError as error:
         log.warning("one process works alone, as semaphores cannot be had (%s): is /dev/shm there and writable?", error)
         return [task() for task in tasks]
-    workers: dict[Connection, ForkServerProcess] = {}
+    workers: dict[Connection, SpawnProcess] = {}
     with ThreadPoolExecutor(1) as collector:  # reads while this process works, so that no other waits to be heard
         try:
             with _one_thread_each():
                 for _ in range(min(processes, len(tasks)) - 1):
                     mine, theirs = context.Pipe(duplex=False)
-                    workers[mine] = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
-                    workers[mine].start()
+                    worker = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
+                    worker.start()
+                    workers[mine] = worker
                     theirs.close()  # so that the end of the process is the end of the pipe
             theirs_found = collector.submit(_collect, dict(workers))
             found = {number: tasks[number]() for number in _next(taken, len(tasks))} | theirs_found.result()
@@ -84,7 +85,7 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _collect(workers: dict[Connection, ForkServerProcess]) -> dict[int, Any]:
+def _collect(workers: dict[Connection, SpawnProcess]) -> dict[int, Any]:
     found: dict[int, Any] = {}
     open_pipes = list(workers)
     while open_pipes:

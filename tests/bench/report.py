@@ -6,7 +6,6 @@ responses with chains of eight steps and opened in headless Chromium; `first_pai
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import random
@@ -15,14 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 ROOT = Path(__file__).resolve().parents[2]
-PR_SET_CHILD_SUBREAPER = 36
 CORES = min(4, len(os.sched_getaffinity(0)))  # as the rules
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -144,12 +141,7 @@ def look(page: Path) -> dict[str, Any]:
 
 
 def run(script: str, *arguments: object) -> None:
-    """Run a script to its end, and count the time and memory of its own processes too: those that outlive it for a moment become ours."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     subprocess.run([sys.executable, ROOT / "scripts" / script, *map(str, arguments)], check=True, stderr=subprocess.DEVNULL)
-    with suppress(ChildProcessError):
-        while True:
-            os.wait()
 
 
 def main() -> None:
