@@ -167,7 +167,7 @@ def test_b5_b11_a_second_run_is_refused_and_sigterm_keeps_what_was_asked(
 ) -> None:
     """SIGTERM to all processes while the teacher is asked, as a preemption does; the next run asks at most what was in flight once more."""
     settings, reference, _ = undisturbed
-    servers[0].control(reset=True)
+    servers[0].control(reset=True, latency_seconds=3.0)  # so that the stage is still at work when the second run is refused
     process = started(command(settings, tmp_path, "chains"), settings)
     wait_for_log(tmp_path / "results/logs", "chains/tc", process)
     second = run(settings, tmp_path, "chains", check=False)
@@ -178,6 +178,7 @@ def test_b5_b11_a_second_run_is_refused_and_sigterm_keeps_what_was_asked(
     asked = time.monotonic()
     assert process.wait(20) != 0 and time.monotonic() - asked < 20
     assert not [path for path in files(tmp_path) if path.name.endswith((".tmp", ".whole"))]
+    servers[0].control(latency_seconds=0.1)
     run(settings, tmp_path, "chains")
     name = "results/chains/tc.jsonl"
     assert (tmp_path / name).read_bytes() == (reference / name).read_bytes() and servers[0].stats()["asked_again"] <= 16
