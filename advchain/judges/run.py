@@ -74,11 +74,6 @@ class JudgedFile:
         write_stage(self.output, self.verdicts, stage="judge", spec=made, inputs=[self.responses], counts=counts, timer=timer)
 
 
-def judge_responses(responses: Path, output: Path, spec: JudgeStageSpec, work: Path) -> None:
-    """Judge one file: `judge_files` of it alone."""
-    judge_files([(responses, output, spec)], work)
-
-
 def judge_files(wanted: Sequence[tuple[Path, Path, JudgeStageSpec]], work: Path) -> None:
     """Write one verdict per response and judge, judge by judge in the order of the specs; each judge is loaded, and tried on its sentinels, once for all files.
 

@@ -25,7 +25,7 @@ from advchain import io, manifests
 from advchain.attacks.build import Inputs, build_attack
 from advchain.chains.build import build_chains
 from advchain.errors import StorageError
-from advchain.judges.run import judge_responses
+from advchain.judges.run import judge_files
 from advchain.judges.sentinels import NUM_EACH
 from advchain.llm.client import Client
 from advchain.records import Chain, Response, content_id
@@ -97,7 +97,7 @@ def judge_stage(folder: Path, server: ApiServer, num_rows: int) -> tuple[Stage, 
         return JudgeStageSpec(version=1, benchmark="b", nature="benign", judges=judges)
 
     def run(output: Path, work: Path, asked: TeacherSpec) -> None:
-        judge_responses(folder / "responses.jsonl", output, spec(asked if asked.base_url != "embedded" else endpoint), work)
+        judge_files([(folder / "responses.jsonl", output, spec(asked if asked.base_url != "embedded" else endpoint))], work)
 
     return Stage(
         [ROOT / "scripts/judge.py", "--responses", folder / "responses.jsonl", "--spec", spec(endpoint).model_dump_json()], run, 2 * NUM_EACH

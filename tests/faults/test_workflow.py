@@ -112,7 +112,8 @@ def test_e2_a_secret_is_in_no_slurm_script(undisturbed: tuple[Path, Path, str], 
     done = run(settings, tmp_path / "work", options=options, check=False, PATH=path, **SECRETS)
     told = done.stdout + done.stderr
     assert done.returncode == 1 and "sbatch failed" in told and CANARY not in told
-    assert asked.read_text().count("--wrap=") >= 2 and not holding(tmp_path)
+    text = asked.read_text()
+    assert "rewrite_chains:" in text and text.count("--wrap=") >= 2 and not holding(tmp_path)  # that job asks a teacher with a key
 
 
 def test_e2_a_secret_in_a_proxys_address_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from advchain.config import load_config
 from advchain.io import write_jsonl
 from advchain.judges.compare import OFFLINE, as_response, offline_spec
 from advchain.judges.guard.labelled import Labelled, read_sets
-from advchain.judges.run import judge_responses, judge_with
+from advchain.judges.run import judge_files, judge_with
 from advchain.plan import Plan
 from advchain.report.scores import score
 from advchain.report.tables import main_table, read_scores
@@ -98,7 +98,7 @@ def test_f3_the_manifest_of_the_verdicts_holds_the_judge(tmp_path: Path) -> None
     row = as_response(Labelled("a", "b", "q", "m", "none", "request", "Sure, here it is."))
     write_jsonl(tmp_path / "r.jsonl", [row])
     judge = JudgeSpec(version=3, name="guard", kind="embedded_guard", options={"threshold": 0.6})
-    judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(judge,)), tmp_path / "work")
+    judge_files([(tmp_path / "r.jsonl", tmp_path / "v.jsonl", JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(judge,)))], tmp_path / "work")
     spec: dict[str, Any] = json.loads((tmp_path / "v.manifest.json").read_text())["spec"]
     assert spec["judges"][0] == judge.model_dump(mode="json")
 

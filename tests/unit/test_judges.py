@@ -13,7 +13,7 @@ from advchain.io import read_records, write_jsonl
 from advchain.judges import refusal_phrases, step_cues, string_match
 from advchain.judges.base import Judge
 from advchain.judges.refusal_phrases import find_phrase
-from advchain.judges.run import judge_responses
+from advchain.judges.run import judge_files
 from advchain.judges.step_cues import score_step, score_steps
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec
@@ -158,7 +158,7 @@ def test_stage_writes_rows_and_counts(tmp_path):
     rows = [make_response("I cannot.", 0), make_response("Sure.", 1), make_response("", 2, state="unclosed", thinking="x")]
     write_jsonl(tmp_path / "responses.jsonl", rows)
     spec = stage_spec(judge_spec("string_match"), judge_spec("refusal_phrases"), judge_spec("step_cues"))
-    judge_responses(tmp_path / "responses.jsonl", tmp_path / "out/verdicts.jsonl", spec, tmp_path / "work")
+    judge_files([(tmp_path / "responses.jsonl", tmp_path / "out/verdicts.jsonl", spec)], tmp_path / "work")
     verdicts = read_records(tmp_path / "out/verdicts.jsonl", Verdict)
     assert [(v.judge, v.label) for v in verdicts[:6]] == [
         ("string_match", "safe"), ("string_match", "unsafe"), ("string_match", "no_answer"),
@@ -173,7 +173,7 @@ def test_stage_writes_rows_and_counts(tmp_path):
 def test_unknown_kind_is_explained(tmp_path):
     write_jsonl(tmp_path / "r.jsonl", [make_response()])
     with pytest.raises(ConfigError, match=r"Did you mean 'string_match'"):
-        judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("string_mach")), tmp_path / "work")
+        judge_files([(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("string_mach")))], tmp_path / "work")
 
 
 class Mumbler(Judge):
@@ -202,7 +202,7 @@ def test_unparsed_share_stops_the_stage(tmp_path, monkeypatch, num_bad, passes):
     rows = [make_response(number=number) for number in range(100)]
     write_jsonl(tmp_path / "r.jsonl", rows)
     monkeypatch.setattr("advchain.judges.run.importlib.import_module", lambda name: Mumbler(num_bad))
-    run = lambda: judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("maths")), tmp_path / "work")  # noqa: E731
+    run = lambda: judge_files([(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("maths")))], tmp_path / "work")  # noqa: E731
     if passes:
         run()
         assert sum(v.label == "unparsed" for v in read_records(tmp_path / "v.jsonl", Verdict)) == num_bad
@@ -227,7 +227,7 @@ def test_costly_verdicts_survive_a_kill(tmp_path, monkeypatch):
         return whole(responses)
 
     judge.judge = dies
-    run = lambda: judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("maths")), tmp_path / "work")  # noqa: E731
+    run = lambda: judge_files([(tmp_path / "r.jsonl", tmp_path / "v.jsonl", stage_spec(judge_spec("maths")))], tmp_path / "work")  # noqa: E731
     with pytest.raises(KeyboardInterrupt):
         run()
     judge.judge, judge.asked = whole, 0

@@ -9,7 +9,7 @@ from advchain.errors import ConfigError, DataError
 from advchain.io import read_records, write_jsonl
 from advchain.judges import api, api_harm, api_strongreject, api_xstest
 from advchain.judges.refusal_phrases import find_phrase
-from advchain.judges.run import judge_responses
+from advchain.judges.run import judge_files
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec
 
@@ -110,7 +110,7 @@ def test_mumbling_judge_stops_the_stage(endpoint, tmp_path):
     write_jsonl(tmp_path / "r.jsonl", [make_response(f"answer {n}", n) for n in range(5)])
     spec = JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(judge_spec("api_harm", server.teacher),))
     with pytest.raises(DataError, match="5 of 5 verdicts could not be read"):
-        judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec, tmp_path / "work")
+        judge_files([(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec)], tmp_path / "work")
     rows = read_records(tmp_path / "v.unparsed.jsonl", Verdict)
     assert {v.detail["reply"] for v in rows} == {"well, it depends"}
 
@@ -121,7 +121,7 @@ def test_what_the_providers_filter_stops_is_counted_apart(endpoint, tmp_path):
     server = endpoint(lambda text: ("", "content_filter") if "FILTERED" in text else "I'm sorry, I can't." if "ODD" in text else sound(text))
     write_jsonl(tmp_path / "r.jsonl", [make_response(answer, n) for n, answer in enumerate(("FILTERED", "ODD", "Sure.", "FILTERED again"))])
     spec = JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(judge_spec("api_harm", server.teacher),))
-    judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec, tmp_path / "work")
+    judge_files([(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec)], tmp_path / "work")
     counts = json.loads((tmp_path / "v.manifest.json").read_text())["counts"]
     assert counts["j"] == {"refused_to_judge": 3, "unsafe": 1} and counts["content_filter"] == {"j": 2}
 

@@ -10,7 +10,7 @@ from api_server.launch import api_server
 from advchain.errors import ConfigError, DataError
 from advchain.io import read_records, write_jsonl
 from advchain.judges import api_steps, guard_steps
-from advchain.judges.run import judge_responses
+from advchain.judges.run import judge_files
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec, TeacherSpec
 from advchain.steps import split_steps
@@ -87,11 +87,11 @@ def test_the_plain_request_is_judged_and_the_stage_stops_on_unreadable_scores(tm
     write_jsonl(tmp_path / "rows.jsonl", [response(n, [f"a{n} 1", "b 2"], request="the request").model_dump(mode="json") for n in range(3)])
     with api_server(reply="scores") as server:
         stage = JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(spec(server),))
-        judge_responses(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", stage, tmp_path / "work")
+        judge_files([(tmp_path / "rows.jsonl", tmp_path / "out.jsonl", stage)], tmp_path / "work")
     assert [v.detail["steps"] for v in read_records(tmp_path / "out.jsonl", Verdict)] == [[1.0, 2.0]] * 3
     with api_server(reply="no scores") as server, pytest.raises(DataError, match="judge j: 3 of 3 verdicts could not be read"):
         stage = JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(spec(server),))
-        judge_responses(tmp_path / "rows.jsonl", tmp_path / "other.jsonl", stage, tmp_path / "work")
+        judge_files([(tmp_path / "rows.jsonl", tmp_path / "other.jsonl", stage)], tmp_path / "work")
 
 
 @pytest.mark.parametrize("teacher", [None, TeacherSpec(name="embedded", base_url="embedded", model="embedded-teacher")])

@@ -13,7 +13,7 @@ from judging_server import Endpoint
 from advchain.errors import ConfigError
 from advchain.io import write_jsonl
 from advchain.judges import refusal_phrases
-from advchain.judges.run import judge_files, judge_responses
+from advchain.judges.run import judge_files
 from advchain.specs import JudgeSpec, JudgeStageSpec
 
 OFFLINE = tuple(JudgeSpec(version=1, name=name, kind=name) for name in ("refusal_phrases", "step_cues"))
@@ -40,7 +40,7 @@ def test_each_file_is_as_if_judged_alone(tmp_path: Path) -> None:
     responses = {name: write_responses(tmp_path / f"{name}.jsonl", answers) for name, answers in files.items()}
     judge_files([(path, tmp_path / f"together/{name}.jsonl", stage(name, OFFLINE)) for name, path in responses.items()], tmp_path / "work")
     for name, path in responses.items():
-        judge_responses(path, tmp_path / f"alone/{name}.jsonl", stage(name, OFFLINE), tmp_path / "work")
+        judge_files([(path, tmp_path / f"alone/{name}.jsonl", stage(name, OFFLINE))], tmp_path / "work")
         together, alone = (tmp_path / f"{folder}/{name}.jsonl" for folder in ("together", "alone"))
         assert together.read_bytes() == alone.read_bytes()
         changing = {"created", "seconds", "seal"}

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from report_grid import ROOT
+from report_grid import ROOT, checkpoint, report_spec, score_spec
 
 from advchain.report.build import FIGURES, Evidence, draw, read
+from advchain.report.drift_conditions import shown_groups
 from advchain.report.paper import load_paper
 from advchain.report_specs import ReportSpec
 
@@ -109,6 +110,13 @@ def test_conditions(report: Path, evidence: Evidence) -> None:
     found = rows(report / "drift_curves.csv", chains="own", scorer=first)
     expected = lines_of(found, ("model", "method", "run", "nature", "condition"), "position")
     assert curves(draw("conditions", evidence)) == expected and len(expected) > 8
+
+
+def test_conditions_of_many_methods_are_those_asked_about() -> None:
+    spec = report_spec(score_spec([checkpoint(name) for name in ("base", "filler", "masked", "star1", "no_injection", "advchain")]))
+    assert [group.method for group in shown_groups(spec, "r1")] == ["base", "star1", "no_injection", "advchain"]
+    others = report_spec(score_spec([checkpoint(name) for name in ("a", "b", "c", "advchain", "d")]))
+    assert [group.method for group in shown_groups(others, "r1")] == ["a", "b", "c", "advchain"]
 
 
 def test_forest(report: Path, evidence: Evidence) -> None:

@@ -19,7 +19,7 @@ from advchain.errors import DataError, SandboxError
 from advchain.io import read_records, write_jsonl
 from advchain.judges import canary, code_modes, sandbox
 from advchain.judges.code import CodeOptions, extract_code, run_tests
-from advchain.judges.run import judge_responses
+from advchain.judges.run import judge_files
 from advchain.judges.sandbox import Limits
 from advchain.records import Response, Verdict
 from advchain.specs import JudgeSpec, JudgeStageSpec
@@ -186,7 +186,7 @@ def test_judge_labels(clean, tmp_path):
     judge = JudgeSpec(version=1, name="code", kind="code", options={"test_seconds": 1})
     spec = JudgeStageSpec(version=1, benchmark="b", nature="benign", judges=(judge,))
     for _ in range(2):
-        judge_responses(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec, tmp_path / "work")
+        judge_files([(tmp_path / "r.jsonl", tmp_path / "v.jsonl", spec)], tmp_path / "work")
         verdicts = read_records(tmp_path / "v.jsonl", Verdict)
         assert [v.label for v in verdicts] == ["right", "wrong", "no_answer", "timeout"]
     assert verdicts[1].detail == {"outcome": "fail", "test": 1, "num_tests": 2, "type": "wrong value"}

@@ -19,7 +19,7 @@ from advchain.io import read_records, write_jsonl
 from advchain.judges import llama_guard
 from advchain.judges.base import Judge, make_verdict
 from advchain.judges.refusal_phrases import find_phrase
-from advchain.judges.run import judge_responses
+from advchain.judges.run import judge_files
 from advchain.judges.sentinels import ACTS, ANSWERS, EXPECTED, NUM_EACH, REQUEST, check_sentinels, probes
 from advchain.llm.screening import has_operational_detail
 from advchain.records import Response, Verdict
@@ -51,7 +51,7 @@ def stage(folder: Path, judge: JudgeSpec, name: str = "v", answers: tuple[str, .
     rows = [{**values, "id": f"r{n}", "item_id": f"i{n}", "text": a, "answer": a, "num_prompt_tokens": 1, "num_tokens": 1} for n, a in enumerate(answers)]
     write_jsonl(folder / "r.jsonl", rows)
     whole = JudgeStageSpec(version=1, benchmark="b", nature="harmful", judges=(judge,))
-    judge_responses(folder / "r.jsonl", folder / f"{name}.jsonl", whole, folder / "work")
+    judge_files([(folder / "r.jsonl", folder / f"{name}.jsonl", whole)], folder / "work")
     return folder / f"{name}.jsonl"
 
 
