@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,7 +67,8 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[Any]:
         os.replace(temporary, path)
         _fsync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where its folder cannot be one, there is nothing to remove
+            temporary.unlink()
         if isinstance(error, (DataError, StorageError)) or error.errno is None:
             raise
         reason = os.strerror(error.errno) + _needed(error.errno, path)

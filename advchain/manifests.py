@@ -7,16 +7,18 @@ import json
 import os
 import platform
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from advchain import __version__
-from advchain.errors import DataError
+from advchain.errors import DataError, StorageError
 from advchain.io import sha256_file, sha256_text, write_jsonl, write_text
 from advchain.records import Record
 
@@ -149,18 +151,42 @@ def package_versions() -> dict[str, str]:
 @cache
 def code_hash() -> str:
     """Return a hash over the package's Python sources without comments and blank lines, so that a comment changes nothing."""
+    return hash_sources(Path(__file__).parent)
+
+
+def hash_sources(root: Path) -> str:
+    """Return what `code_hash` says of the package in a folder.
+
+    It is kept where Python keeps its bytecode, with the hash of the sources' bytes: to parse all of them would take half a second of every job.
+    """
+    sources = {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*.py"))}
+    written = _digest(sources)
+    kept = root / "__pycache__" / f"code_hash.{sys.implementation.cache_tag}"  # another Python parses otherwise
+    try:
+        of, found = kept.read_text(encoding="ascii").split()
+        if of == written:
+            return found
+    except (OSError, ValueError):
+        pass  # not there yet, or not whole: made again below
+    found = _digest({name: _code_only(source) for name, source in sources.items()})[:16]
+    if not sys.dont_write_bytecode:
+        with suppress(StorageError):  # an installation that is read-only goes without, as for bytecode
+            write_text(kept, f"{written} {found}\n")
+    return found
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode())
-        digest.update(_code_only(path.read_text(encoding="utf-8")).encode())
-    return digest.hexdigest()[:16]
+    for name, content in files.items():
+        digest.update(name.encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
-def _code_only(source: str) -> str:
+def _code_only(source: bytes) -> bytes:
     import ast
 
-    return ast.dump(ast.parse(source), annotate_fields=False, include_attributes=False)
+    return ast.dump(ast.parse(source), annotate_fields=False, include_attributes=False).encode()
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any], files: Iterable[Path] = ()) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
@@ -19,6 +18,17 @@ from advchain.errors import AdvChainError
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+def share_cores(processes: int, num_tasks: int) -> int:
+    """Return how many of `processes` have something to do; where they are several, each gets one thread in BLAS and polars, which share the cores already.
+
+    To be called before numpy and polars are imported: they look once.
+    """
+    processes = min(processes, num_tasks)
+    if processes > 1:
+        os.environ.update(dict.fromkeys(THREADS, "1"))
+    return processes
 
 
 def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
@@ -41,13 +51,12 @@ def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
     workers: dict[Connection, SpawnProcess] = {}
     with ThreadPoolExecutor(1) as collector:  # reads while this process works, so that no other waits to be heard
         try:
-            with _one_thread_each():
-                for _ in range(min(processes, len(tasks)) - 1):
-                    mine, theirs = context.Pipe(duplex=False)
-                    worker = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
-                    worker.start()
-                    workers[mine] = worker
-                    theirs.close()  # so that the end of the process is the end of the pipe
+            for _ in range(min(processes, len(tasks)) - 1):
+                mine, theirs = context.Pipe(duplex=False)
+                worker = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
+                worker.start()
+                workers[mine] = worker
+                theirs.close()  # so that the end of the process is the end of the pipe
             theirs_found = collector.submit(_collect, dict(workers))
             found = {number: tasks[number]() for number in _next(taken, len(tasks))} | theirs_found.result()
         finally:
@@ -69,20 +78,6 @@ def _next(taken: Any, count: int) -> Iterator[int]:
         if number >= count:
             return
         yield number
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that start inside use one thread in BLAS and polars: they share the cores already."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _collect(workers: dict[Connection, SpawnProcess]) -> dict[int, Any]:

@@ -7,8 +7,7 @@ import argparse
 from pathlib import Path
 
 from advchain import cli
-from advchain.report.cells import cell_keys, cell_paths
-from advchain.report.scores import score
+from advchain.parallel import share_cores
 from advchain.report_specs import ScoreSpec
 
 
@@ -21,8 +20,12 @@ def main() -> None:
     parser.add_argument("--spec", required=True, help="ScoreSpec as JSON")
     args = parser.parse_args()
     spec = cli.parse_spec(ScoreSpec, args.spec)
+    processes = share_cores(args.processes, len({info.model for info in spec.checkpoints}))
+    from advchain.report.cells import cell_keys, cell_paths  # here, as they import numpy and polars
+    from advchain.report.scores import score
+
     keys = cell_keys(spec)
-    score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys), args.processes)
+    score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys), processes)
 
 
 if __name__ == "__main__":

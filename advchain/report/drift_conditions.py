@@ -49,7 +49,7 @@ def conditions(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
             mine = found[group.model, nature, group.method, group.run]
             for condition in LINES:
                 _line(ax, mine.get(condition, []), condition)
-            ax.set(xlabel="position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6))
+            ax.set(xlabel="position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6), xticks=(0, 50, 100))
             ax.title.set_fontsize(9)
         outer(axes, per_row)
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}

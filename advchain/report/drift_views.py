@@ -137,7 +137,7 @@ def drift_curves(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
         for ax, place in zip(axes, shown, strict=True):
             for group in (group for group in groups(spec.checkpoints) if group.model == place[0]):
                 _line(ax, found[place].get((group.method, group.run), []), names[group.method_title], group.method_title)
-            ax.set(xlabel="relative position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6))
+            ax.set(xlabel="relative position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6), xticks=range(0, 101, 25))
         outer(axes, per_row)
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
         legend(figure, [handles[title] for title in names if title in handles])

@@ -25,6 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, LINE = "#333330", "#d0d0cd"  # replaced by the page's own colours in the inline SVG
 LARGE = frozenset({"conditions", "drift"})  # the most panels: begun first, so that no process is left with them at the end
 PANEL = (4.2, 3.3)  # inches
+HEADING = 13  # points, not bold: a second font in every PDF would be subset for its one line, as long as drawing the rest takes
 CANVAS: dict[str, Any] = {"svg": FigureCanvasSVG, "png": FigureCanvasAgg, "pdf": FigureCanvasPdf}
 ENDINGS = tuple(CANVAS)
 DPI = 160  # of the PNG; the others have no pixels
@@ -38,6 +39,7 @@ STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlesize": 10.5,
+    "axes.titley": 1.0,  # fixed: to look for a free place would measure every tick of every panel once per form
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -75,7 +77,7 @@ def panels(titles: Sequence[str], heading: str, per_row: int = 2, height: float 
     num_columns = min(per_row, len(titles))
     num_rows = -(-len(titles) // num_columns)
     figure = Figure(figsize=(max(width * num_columns, 6.0), height * num_rows + 1.1), layout="constrained")
-    figure.suptitle(heading, fontsize=12, fontweight="bold")
+    figure.suptitle(heading, fontsize=HEADING)
     axes = [figure.add_subplot(num_rows, num_columns, place + 1) for place in range(len(titles))]
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title)
@@ -83,15 +85,21 @@ def panels(titles: Sequence[str], heading: str, per_row: int = 2, height: float 
 
 
 def outer(axes: Sequence[Any], per_row: int) -> None:
-    """Of panels with the same scales only those at the left name the y axis, and only those with nothing below them the x axis."""
+    """Of panels with the same scales only those at the left mark and name the y axis, and only those with nothing below them the x axis."""
     per_row = min(per_row, len(axes))
     for place, ax in enumerate(axes):
         if place % per_row:
-            ax.set_ylabel("")
-            ax.tick_params(axis="y", labelleft=False)
+            ax.tick_params(axis="y", left=False, labelleft=False)
+            _unlabelled(ax.yaxis)
         if place + per_row < len(axes):
-            ax.set_xlabel("")
-            ax.tick_params(axis="x", labelbottom=False)
+            ax.tick_params(axis="x", bottom=False, labelbottom=False)
+            _unlabelled(ax.xaxis)
+
+
+def _unlabelled(axis: Any) -> None:
+    """Take an axis its label, and its place: matplotlib measures all ticks to place an empty label too."""
+    axis.set_label_text("")
+    axis.set_label_coords(0.5, 0.5)
 
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
@@ -105,7 +113,7 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
 def said(heading: str, text: str) -> Figure:
     """Return the figure that stands where there is nothing to plot: its heading and a plain sentence."""
     figure = Figure(figsize=(6.0, 1.2))
-    figure.suptitle(heading, fontsize=12, fontweight="bold")
+    figure.suptitle(heading, fontsize=HEADING)
     figure.text(0.5, 0.3, text, ha="center", va="center", fontsize=9)
     figure.set_label(f"{heading}: {text}")
     return figure

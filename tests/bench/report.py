@@ -86,6 +86,7 @@ def measure(num_rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written = write_grid(folder, spec, num_rows)
+        os.sync()  # what was just made is not still being written while the report is timed
         data = ["--responses", folder / "responses", "--verdicts", folder / "verdicts"]
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         run("score.py", *data, "--processes", CORES, "--out", folder / "scores.csv", "--spec", spec.model_dump_json())

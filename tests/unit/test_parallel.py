@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from advchain.errors import DataError
-from advchain.parallel import THREADS, run_all
+from advchain.parallel import THREADS, run_all, share_cores
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def meet(folder: Path) -> int:
@@ -39,10 +42,6 @@ def die(parent: int, folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def settings(folder: Path) -> tuple[int, Sequence[str | None]]:
-    return meet(folder), tuple(os.environ.get(name) for name in THREADS)
-
-
 def test_results_come_in_the_order_of_the_tasks(tmp_path: Path) -> None:
     found = run_all([partial(square, number, tmp_path) for number in range(6)], 2)
     assert [number for number, _ in found] == [0, 1, 4, 9, 16, 25]
@@ -65,13 +64,19 @@ def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
         run_all([partial(die, os.getpid(), tmp_path)] * 4, 2)
 
 
-def test_other_processes_use_one_thread_and_leave_this_one_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("POLARS_MAX_THREADS", raising=False)
-    found = dict(run_all([partial(settings, tmp_path)] * 2, 2))
-    mine = found.pop(os.getpid())
-    assert list(found.values()) == [("1",) * len(THREADS)] and mine[0] == "7"
-    assert os.environ["OMP_NUM_THREADS"] == "7" and "POLARS_MAX_THREADS" not in os.environ
+@pytest.mark.parametrize(("processes", "num_tasks", "used"), [(1, 5, 1), (4, 1, 1), (4, 3, 3), (2, 5, 2)])
+def test_several_processes_get_one_thread_each(monkeypatch: pytest.MonkeyPatch, processes: int, num_tasks: int, used: int) -> None:
+    for name in THREADS:
+        monkeypatch.setenv(name, "7")
+    assert share_cores(processes, num_tasks) == used
+    assert {os.environ[name] for name in THREADS} == {"1" if used > 1 else "7"}
+
+
+def test_scoring_shares_the_cores_before_polars_looks() -> None:
+    """What the script imports at its top must not import numpy or polars."""
+    code = "import runpy, sys; runpy.run_path(sys.argv[1]); print(sorted({'numpy', 'polars'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code, ROOT / "scripts/score.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_without_semaphores_one_process_works_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
