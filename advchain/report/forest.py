@@ -95,17 +95,18 @@ def _draw(spec: ReportSpec, title: str, lines: Mapping[str, Sequence[Line]], han
 
 def _panel(ax: Any, rows: Sequence[Line]) -> None:
     """Rows from the top; a bold line above each block names the comparison."""
-    ticks, labels, height, block = [], [], 0.0, ""
+    ticks, labels, drawn, height, block = [], [], [], 0.0, ""
     for names, measure, marks in rows:
         if names != block:
             block = names
             ax.text(-0.02, height, names, transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=9, fontweight="bold")
             height -= 1
         for place, mark in enumerate(marks):
-            _mark(ax, height + 0.16 * ((len(marks) - 1) / 2 - place) * 2, mark)
+            drawn.append((height + 0.16 * ((len(marks) - 1) / 2 - place) * 2, mark))
         ticks.append(height)
         labels.append(measure)
         height -= 1
+    _marks(ax, drawn)
     ax.set_yticks(ticks, labels, fontsize=9)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
@@ -114,7 +115,12 @@ def _panel(ax: Any, rows: Sequence[Line]) -> None:
     ax.set(xlim=(-reach, reach), ylim=(height + 0.5, 0.6), xlabel="\u2190 worse        difference in points        better \u2192")
 
 
-def _mark(ax: Any, height: float, mark: Mark) -> None:
-    tint = colour(mark.index)
-    ax.plot([mark.low, mark.high], [height, height], color=tint, lw=1.6, solid_capstyle="butt", zorder=2)
-    ax.plot(mark.value, height, ls="none", marker=marker(mark.index), ms=6.5, mec=tint, mfc=tint if mark.established else "none", zorder=3)
+def _marks(ax: Any, drawn: Sequence[tuple[float, Mark]]) -> None:
+    """All intervals as one artist, all values with the same marker as another: a large grid has hundreds."""
+    tints = [colour(mark.index) for _, mark in drawn]
+    ax.hlines([height for height, _ in drawn], [mark.low for _, mark in drawn], [mark.high for _, mark in drawn], colors=tints, lw=1.6, zorder=2)
+    for shape in dict.fromkeys(marker(mark.index) for _, mark in drawn):
+        mine = [(height, mark, tint) for (height, mark), tint in zip(drawn, tints, strict=True) if marker(mark.index) == shape]
+        values, heights = [mark.value for _, mark, _ in mine], [height for height, _, _ in mine]
+        faces = [tint if mark.established else "none" for _, mark, tint in mine]
+        ax.scatter(values, heights, 6.5**2, marker=shape, edgecolors=[tint for *_, tint in mine], facecolors=faces, linewidths=1.0, zorder=3)

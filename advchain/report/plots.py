@@ -34,6 +34,7 @@ METADATA: dict[str, dict[str, Any]] = {  # no dates: the same figure gives the s
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
+OPTIONS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"compress_level": 3}}}  # half the time of the usual 6, a few per cent more bytes
 STYLE = {
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -151,7 +152,7 @@ def _render(figure: Figure, ending: str) -> bytes:
     buffer = io.BytesIO()
     figure.set_dpi(DPI)
     canvas = CANVAS[ending](figure)
-    getattr(canvas, f"print_{ending}")(buffer, metadata=METADATA[ending])
+    getattr(canvas, f"print_{ending}")(buffer, metadata=METADATA[ending], **OPTIONS.get(ending, {}))
     return buffer.getvalue()
 
 

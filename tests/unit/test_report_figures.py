@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from report_grid import ROOT, checkpoint, report_spec, score_spec
 
@@ -80,13 +81,13 @@ def lines_of(found: Iterable[dict[str, str]], keys: Iterable[str], order: str) -
 
 
 def marks(figure: Figure) -> set[Bounds]:
-    """The marks of a forest plot: a line for the interval, then one for the value."""
+    """The marks of a forest plot: lines for the intervals, points of the same heights for the values."""
     found = set()
     for ax in figure.axes:
-        plotted = [line for line in ax.lines if len(line.get_xdata()) <= 2 and list(line.get_xdata()) != [0, 0]]
-        for interval, value in zip(plotted[::2], plotted[1::2], strict=True):
-            assert set(interval.get_ydata()) == set(value.get_ydata())
-            found.add(rounded(float(np.ravel(value.get_xdata())[0]), *map(float, interval.get_xdata())))
+        intervals = {line[0][1]: line[:, 0] for drawn in ax.collections if isinstance(drawn, LineCollection) for line in drawn.get_segments()}
+        values = [point for drawn in ax.collections if isinstance(drawn, PathCollection) for point in drawn.get_offsets()]
+        assert len(values) == len(intervals)
+        found |= {rounded(float(value), *map(float, intervals[height])) for value, height in values}
     return found
 
 
