@@ -50,6 +50,8 @@ Interval = tuple[float | None, float | None, float | None]
 Numbers = npt.NDArray[np.int64]
 
 SCORE_COLUMNS = tuple(Score.model_fields)
+CUT = pl.col("finish") == "length"
+RESPONSE_RATES = {"closed_rate": pl.col("state") == "closed", "truncated_rate": CUT, "stopped_open_rate": (pl.col("state") == "unclosed") & ~CUT}
 
 
 class Counts(NamedTuple):
@@ -234,10 +236,9 @@ def _score(cell: Cell, metric: str, judge: str, interval: Interval, counts: Coun
 
 
 def _response_scores(cell: Cell, spec: ScoreSpec) -> Iterator[Score]:
-    """closed_rate, truncated_rate (with intervals), mean_tokens, mean_thinking_words (num_positive is then the sum)."""
-    closed, cut = (pl.col("state") == "closed").sum(), (pl.col("finish") == "length").sum()
-    items = cell.responses.group_by("item_id").agg(closed_rate=closed, truncated_rate=cut, num=pl.len()).sort("item_id")
-    for metric in ("closed_rate", "truncated_rate"):
+    """The rates of RESPONSE_RATES (with intervals), mean_tokens, mean_thinking_words (num_positive is then the sum)."""
+    items = cell.responses.group_by("item_id").agg(num=pl.len(), **{name: holds.sum() for name, holds in RESPONSE_RATES.items()}).sort("item_id")
+    for metric in RESPONSE_RATES:
         counts = Counts(items[metric].cast(pl.Int64).to_numpy(), items["num"].cast(pl.Int64).to_numpy(), 0)
         yield _rate_score(cell, spec, metric, "", counts)
     for metric, column in (("mean_tokens", "num_tokens"), ("mean_thinking_words", "thinking_words")):

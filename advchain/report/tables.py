@@ -211,29 +211,30 @@ def _by_judge(spec: ReportSpec, measures: Sequence[Column]) -> dict[str, list[st
     return judges
 
 
-RATES = tuple(f"{name}_{part}" for name in ("closed", "truncated") for part in ("percent", "low", "high"))
+RATES = tuple(f"{name}_{part}" for name in ("closed", "truncated", "stopped_open") for part in ("percent", "low", "high"))
 
 
 def health_table(spec: ReportSpec, scores: Scores) -> Table:
-    """Return closed and truncated rates and lengths per checkpoint and evaluation: is there an answer to judge at all?"""
+    """Return the rates of closed, truncated and never closed chains and lengths per checkpoint and evaluation: is there an answer to judge at all?"""
     rows = [(group, name, info) for group in groups(spec.checkpoints) for name, info in spec.evaluations.items() if group.has(name)]
-    metrics = ("closed_rate", "truncated_rate", "mean_tokens", "mean_thinking_words")
+    metrics = ("closed_rate", "truncated_rate", "stopped_open_rate", "mean_tokens", "mean_thinking_words")
     cells = [[scores.get(group, name, metric) for metric in metrics] for group, name, _ in rows]
     return Table(
         name="health",
         title="Health of the responses",
-        header=["Model", "Method", "Evaluation", "Closed %", "Truncated %", "Tokens", "Thinking words"],
+        header=["Model", "Method", "Evaluation", "Closed %", "Truncated %", "Stopped open %", "Tokens", "Thinking words"],
         rows=[[g.first.model_title, g.method_title, info.title, *_health(c)] for (g, _, info), c in zip(rows, cells, strict=True)],
         columns=["model", "method", "run", "evaluation", *RATES, "mean_tokens", "mean_thinking_words", "n"],
         raw=[
             {"model": g.model, "method": g.method, "run": g.run, "evaluation": name, "n": c[0].num_total}
-            | dict(zip(RATES, (percent(number) for cell in c[:2] for number in (cell.value, cell.low, cell.high)), strict=True))
-            | {"mean_tokens": _tenth(c[2].value), "mean_thinking_words": _tenth(c[3].value)}
+            | dict(zip(RATES, (percent(number) for cell in c[:-2] for number in (cell.value, cell.low, cell.high)), strict=True))
+            | {"mean_tokens": _tenth(c[-2].value), "mean_thinking_words": _tenth(c[-1].value)}
             for (g, name, _), c in zip(rows, cells, strict=True)
         ],
         notes=[
             "Closed: the chain ends with </think>, so there is an answer. A model that was not trained to think has no chain to close.",
             "Truncated: the token limit was reached. Tokens and thinking words are means per response; a forced prefix counts as thinking.",
+            "Stopped open: the model ended by itself inside its chain, perhaps with an answer that no </think> precedes; a higher limit would not help.",
         ],
         empty="No checkpoint was evaluated.",
         numeric=3,
@@ -245,8 +246,8 @@ def _tenth(value: float | None) -> float | None:
 
 
 def _health(cells: Sequence[Score]) -> list[str]:
-    rates = [cell_text(cell) for cell in cells[:2]]
-    return rates + ["-" if cell.value is None else f"{_tenth(cell.value):.1f}" for cell in cells[2:]]
+    rates = [cell_text(cell) for cell in cells[:-2]]
+    return rates + ["-" if cell.value is None else f"{_tenth(cell.value):.1f}" for cell in cells[-2:]]
 
 
 def ratio_rows(spec: ReportSpec) -> list[Group]:

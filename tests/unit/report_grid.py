@@ -68,12 +68,16 @@ class Grid:
         cut: int = 0,
         steps: Sequence[Sequence[float]] | Mapping[str, Sequence[Sequence[float]]] | None = None,
         num_prefix_steps: int = 0,
+        stopped_open: int = 0,
     ) -> None:
-        """One cell: `labels` per judge, in item order, `num_samples` neighbours are samples of one item; the first `cut` responses are truncated."""
+        """One cell: `labels` per judge, in item order, `num_samples` neighbours are samples of one item.
+
+        The first `cut` responses are truncated, the next `stopped_open` end by themselves with their chain open.
+        """
         count = len(next(iter(labels.values())))
         self.responses[key] = self.root / "responses" / "/".join(key[:3]) / f"{key[3]}.jsonl"
         self.verdicts[key] = self.root / "verdicts" / "/".join(key[:3]) / f"{key[3]}.jsonl"
-        write_jsonl(self.responses[key], (self._response(key[3], index, num_samples, index < cut) for index in range(count)))
+        write_jsonl(self.responses[key], (self._response(key[3], index, num_samples, index < cut + stopped_open, index < cut) for index in range(count)))
         write_jsonl(
             self.verdicts[key],
             [
@@ -86,9 +90,9 @@ class Grid:
             manifest = MANIFEST | {"stage": stage, "spec": {"name": key[3]}, "output": {"path": path.name, "sha256": "0" * 64, "rows": count}}
             write_json(manifest_path(path), manifest)
 
-    def _response(self, evaluation: str, index: int, num_samples: int, cut: bool) -> dict[str, Any]:
+    def _response(self, evaluation: str, index: int, num_samples: int, unclosed: bool, cut: bool) -> dict[str, Any]:
         names = {"id": f"r{index}", "item_id": f"i{index // num_samples}", "benchmark": evaluation, "nature": "harmful", "prompt": "CANARY prompt"}
-        state = {"state": "unclosed" if cut else "closed", "finish": "length" if cut else "stop", "thinking": "one two three", "answer": "CANARY answer"}
+        state = {"state": "unclosed" if unclosed else "closed", "finish": "length" if cut else "stop", "thinking": "one two three", "answer": "CANARY answer"}
         return {
             **names,
             **state,

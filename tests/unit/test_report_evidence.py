@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.collections import PathCollection
 from report_grid import HARM, REFUSAL, Grid, checkpoint, evaluation, labels, report_spec, score_spec
 from scipy.stats import spearmanr
 
@@ -160,9 +161,11 @@ def test_forest_and_sweep_figures(tmp_path: Path) -> None:
     drawn = forest(report_spec(spec), read_contrasts(contrasts_path(path)))
     (panel,) = drawn.axes
     assert [text.get_text() for text in panel.texts] == ["AdvChain against base", "AdvChain against filler"]
-    marks = [line for line in panel.lines if len(line.get_xdata()) == 1]
-    assert marks[0].get_xdata()[0] == pytest.approx(20.0) and marks[0].get_markerfacecolor() != "none"  # ASR fell by 20 points: right is better
-    assert marks[2].get_xdata()[0] == pytest.approx(0.0) and marks[2].get_markerfacecolor() == "none"
+    against_base, against_filler = (drawn for drawn in panel.collections if isinstance(drawn, PathCollection))  # each reference has its marker
+    assert [value for value, _ in against_base.get_offsets()] == pytest.approx([20.0, 20.0])  # both rates fell by 20 points: right is better
+    assert against_base.get_facecolors()[:, 3].tolist() == [1.0, 1.0]  # established: filled
+    assert [value for value, _ in against_filler.get_offsets()] == pytest.approx([0.0, 0.0])
+    assert not against_filler.get_facecolors()[:, 3].any()
     (sweep,) = size(report_spec(spec), read_scores(path)).axes
     assert list(sweep.lines[0].get_xdata()) == [500, 1000] and list(sweep.lines[0].get_ydata()) == pytest.approx([30.0, 20.0])
     assert len(sweep.collections) == 2  # a band each

@@ -42,7 +42,7 @@ def test_exact_counts_and_exclusions(tmp_path: Path) -> None:
     grid = Grid(tmp_path)
     harm = ["unsafe"] * 9 + ["safe"] * 186 + ["no_answer"] * 3 + ["refused_to_judge", "unparsed"]
     refusal = ["refused"] * 150 + ["complied"] * 47 + ["no_answer"] * 3
-    grid.add((*KEY, "harmbench"), {HARM: harm, REFUSAL: refusal}, cut=3)
+    grid.add((*KEY, "harmbench"), {HARM: harm, REFUSAL: refusal}, cut=3, stopped_open=2)
     rows = scored(grid, score_spec([BASE], ONE))
     asr = rows["base", "released", "harmbench", "asr", HARM]
     assert (asr["num_positive"], asr["num_total"], asr["num_excluded"]) == ("9", "195", "5")
@@ -52,7 +52,9 @@ def test_exact_counts_and_exclusions(tmp_path: Path) -> None:
     assert (rr["num_positive"], rr["num_total"], rr["num_excluded"]) == ("150", "197", "3")
     cut = rows["base", "released", "harmbench", "truncated_rate", ""]
     assert (cut["num_positive"], cut["num_total"]) == ("3", "200")
-    assert float(rows["base", "released", "harmbench", "closed_rate", ""]["value"]) == 0.985
+    assert float(rows["base", "released", "harmbench", "closed_rate", ""]["value"]) == 0.975
+    stopped = rows["base", "released", "harmbench", "stopped_open_rate", ""]
+    assert (stopped["num_positive"], stopped["num_total"], float(stopped["value"])) == ("2", "200", 0.01)
     assert float(rows["base", "released", "harmbench", "mean_tokens", ""]["value"]) == 100.5
     assert float(rows["base", "released", "harmbench", "mean_thinking_words", ""]["value"]) == 3.0
 
