@@ -211,13 +211,14 @@ def _by_judge(spec: ReportSpec, measures: Sequence[Column]) -> dict[str, list[st
     return judges
 
 
-RATES = tuple(f"{name}_{part}" for name in ("closed", "truncated", "stopped_open") for part in ("percent", "low", "high"))
+HEALTH = ("closed", "truncated", "stopped_open")
+RATES = tuple(f"{name}_{part}" for name in HEALTH for part in ("percent", "low", "high"))
 
 
 def health_table(spec: ReportSpec, scores: Scores) -> Table:
     """Return the rates of closed, truncated and never closed chains and lengths per checkpoint and evaluation: is there an answer to judge at all?"""
     rows = [(group, name, info) for group in groups(spec.checkpoints) for name, info in spec.evaluations.items() if group.has(name)]
-    metrics = ("closed_rate", "truncated_rate", "stopped_open_rate", "mean_tokens", "mean_thinking_words")
+    metrics = (*(f"{name}_rate" for name in HEALTH), "mean_tokens", "mean_thinking_words")
     cells = [[scores.get(group, name, metric) for metric in metrics] for group, name, _ in rows]
     return Table(
         name="health",

@@ -25,7 +25,8 @@ from advchain.train.compiling import compile_layers
 from advchain.train.encode import Encoded
 from advchain.train.engine import Group, deepspeed_config, join_group, leave_group, load_model, make_engine
 from advchain.train.hub_card import write_hub_card
-from advchain.train.loop import Stopped, Training, WhenChanged, resume, run_training
+from advchain.train.loop import Stopped, Training, run_training
+from advchain.train.resume import WhenChanged, resume
 from advchain.train.trackers import KINDS, Run, Tracker, check_trackers
 from advchain.train.watch import Watch
 

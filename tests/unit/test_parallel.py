@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from report_grid import ROOT, checkpoint, score_spec
 
 from advchain.errors import DataError
 from advchain.parallel import THREADS, run_all, share_cores
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def meet(folder: Path) -> int:
@@ -72,11 +71,19 @@ def test_several_processes_get_one_thread_each(monkeypatch: pytest.MonkeyPatch, 
     assert {os.environ[name] for name in THREADS} == {"1" if used > 1 else "7"}
 
 
-def test_scoring_shares_the_cores_before_polars_looks() -> None:
-    """What the script imports at its top must not import numpy or polars."""
-    code = "import runpy, sys; runpy.run_path(sys.argv[1]); print(sorted({'numpy', 'polars'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code, ROOT / "scripts/score.py"], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+@pytest.mark.parametrize(("num_models", "threads"), [(1, "7 7"), (2, "1 1")])
+def test_scoring_shares_the_cores_before_polars_looks(tmp_path: Path, num_models: int, threads: str) -> None:
+    """Of one model all threads are used; of several one each, and what the script imports before it knows must not import numpy or polars."""
+    spec = score_spec([checkpoint("base", model=f"m{number}") for number in range(num_models)])
+    code = (
+        "import os, runpy, sys; from advchain.errors import DataError; main = runpy.run_path(sys.argv.pop(1))['main']\n"
+        "try: main()\nexcept DataError: pass\n"  # there are no verdicts; by then both are imported
+        "import polars; print(polars.thread_pool_size(), os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    arguments = ["--responses", tmp_path, "--verdicts", tmp_path, "--out", tmp_path / "scores.csv", "--processes", "2", "--spec", spec.model_dump_json()]
+    environment = os.environ | dict.fromkeys(THREADS, "7")
+    done = subprocess.run([sys.executable, "-c", code, ROOT / "scripts/score.py", *arguments], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == threads + "\n"
 
 
 def test_without_semaphores_one_process_works_alone(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

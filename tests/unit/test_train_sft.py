@@ -20,6 +20,7 @@ from advchain.records import Step
 from advchain.train import loop
 from advchain.train.encode import encode_sample
 from advchain.train.loss import SupervisedLoss
+from advchain.train.resume import WhenChanged
 from advchain.train.sft import train
 
 PROFILES = ROOT / "config/deepspeed"
@@ -35,7 +36,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "rows.jsonl", 13)
 
 
-def run(dataset: Path, base: Path, folder: Path, profile: str = "cpu", when_changed: loop.WhenChanged = "refuse", **changes: object) -> list[dict]:
+def run(dataset: Path, base: Path, folder: Path, profile: str = "cpu", when_changed: WhenChanged = "refuse", **changes: object) -> list[dict]:
     train(dataset, base, folder / "out", folder / "work", make_spec(**changes), PROFILES / f"{profile}.json", threads=1, when_changed=when_changed)
     return read_log(folder / "out")
 
