@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -76,6 +78,23 @@ def test_status_names_holder_and_since_when(environment: dict[str, str]) -> None
     assert job.wait(timeout=20) == 128 + signal.SIGTERM  # passed on to the command
     told = waiting.communicate(timeout=20)[1]
     assert waiting.returncode == 0 and f"waiting for 2 of 3 GPU(s). GPU 0: pid {job.pid} (alive)" in told
+
+
+def test_looking_takes_nothing(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A status that held a free card's lock for a moment would send a job that collects just then to another card."""
+    job = begin(environment, "2", "sleep", "60")
+    assert soon(lambda: "gpu 1: pid" in gpurun(environment, "--status").stdout)
+    for name in ("ADVCHAIN_GPUS", "ADVCHAIN_GPU_LOCKS"):
+        monkeypatch.setenv(name, environment[name])
+    commands, fcntl_before = [], fcntl.fcntl
+    monkeypatch.setattr(fcntl, "fcntl", lambda file, command, *more: commands.append(command) or fcntl_before(file, command, *more))
+    monkeypatch.setattr(fcntl, "flock", lambda *arguments: commands.append("flock"))
+    before = set(Path(environment["ADVCHAIN_GPU_LOCKS"]).iterdir())
+    runpy.run_path(GPURUN, run_name="gpurun")["status"]()
+    assert capsys.readouterr().out.splitlines()[2] == "gpu 2: free"
+    assert set(commands) == {fcntl.F_OFD_GETLK} and set(Path(environment["ADVCHAIN_GPU_LOCKS"]).iterdir()) == before
+    job.terminate()
+    assert job.wait(timeout=20) == 128 + signal.SIGTERM
 
 
 def test_an_orphan_keeps_its_card_and_status_says_whom_to_end(environment: dict[str, str], tmp_path: Path) -> None:
