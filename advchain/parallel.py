@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
@@ -31,42 +33,68 @@ def share_cores(processes: int, num_tasks: int) -> int:
     return processes
 
 
-def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
-    """Return what each task returns, in their order; this process and `processes` - 1 others each take the next task that is left.
+class Workers:
+    """This process and `processes` - 1 others, which start at once: they import `modules` while this one still reads what the tasks are about.
 
-    A process knows all tasks from its start and waits for nobody, so none outlives a parent that was killed for longer than its work. Tasks and what they
-    return are pickled. Spawned, not forked: polars' threads do not survive a fork; a fork server wants a socket, whose path may not be long.
-
-    Raises:
-        Whatever a task raised first; RuntimeError: a process died.
+    Use as a context manager. A worker waits for tasks at a pipe whose end it sees, and then for nobody, so none outlives a parent that was killed for longer
+    than its work. Spawned, not forked: polars' threads do not survive a fork; a fork server wants a socket, whose path may not be long.
     """
-    if min(processes, len(tasks)) < 2:
-        return [task() for task in tasks]
-    context = multiprocessing.get_context("spawn")
-    try:
-        taken = context.Value("l", 0)
-    except OSError as error:
-        log.warning("one process works alone, as semaphores cannot be had (%s): is /dev/shm there and writable?", error)
-        return [task() for task in tasks]
-    workers: dict[Connection, SpawnProcess] = {}
-    with ThreadPoolExecutor(1) as collector:  # reads while this process works, so that no other waits to be heard
+
+    def __init__(self, processes: int, *modules: str) -> None:
+        self._workers: dict[Connection, SpawnProcess] = {}
+        if processes < 2:
+            return
+        context = multiprocessing.get_context("spawn")
         try:
-            for _ in range(min(processes, len(tasks)) - 1):
-                mine, theirs = context.Pipe(duplex=False)
-                worker = context.Process(target=_work, args=(tasks, taken, theirs), daemon=True)
-                worker.start()
-                workers[mine] = worker
-                theirs.close()  # so that the end of the process is the end of the pipe
-            theirs_found = collector.submit(_collect, dict(workers))
-            found = {number: tasks[number]() for number in _next(taken, len(tasks))} | theirs_found.result()
-        finally:
-            for worker in workers.values():
-                worker.terminate()
-                worker.join()
-    if len(found) < len(tasks):
-        codes = [worker.exitcode for worker in workers.values()]
-        raise RuntimeError(f"{len(tasks) - len(found)} of {len(tasks)} pieces of work were not done: a process ended early (exit codes {codes}).")
-    return [found[number] for number in range(len(tasks))]
+            self._taken = context.Value("l", 0)
+        except OSError as error:
+            log.warning("one process works alone, as semaphores cannot be had (%s): is /dev/shm there and writable?", error)
+            return
+        for _ in range(processes - 1):
+            mine, theirs = context.Pipe()
+            worker = context.Process(target=_work, args=(modules, self._taken, theirs), daemon=True)
+            worker.start()
+            self._workers[mine] = worker
+            theirs.close()  # so that the end of the process is the end of the pipe
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+        for pipe in self._workers:
+            pipe.close()
+        self._workers.clear()
+
+    def _end(self) -> None:
+        for worker in self._workers.values():
+            worker.terminate()
+            worker.join()
+
+    def run_all(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """Return what each task returns, in their order; each process takes the next task that is left. Tasks and what they return are pickled.
+
+        Raises:
+            Whatever a task raised first; RuntimeError: a process died.
+        """
+        if not self._workers or len(tasks) < 2:
+            return [task() for task in tasks]
+        self._taken.value = 0
+        with ThreadPoolExecutor(1) as dealer:  # tells and hears the others while this process works, so that none waits to be heard
+            try:
+                theirs_found = dealer.submit(_deal, tasks, list(self._workers))
+                found = {number: tasks[number]() for number in _next(self._taken, len(tasks))} | theirs_found.result()
+            except BaseException:
+                self._end()  # their pipes end, and with them the dealer
+                raise
+        if len(found) < len(tasks):
+            self._end()
+            codes = [worker.exitcode for worker in self._workers.values()]
+            raise RuntimeError(f"{len(tasks) - len(found)} of {len(tasks)} pieces of work were not done: a process ended early (exit codes {codes}).")
+        return [found[number] for number in range(len(tasks))]
+
+
+ALONE = Workers(1)
 
 
 def _next(taken: Any, count: int) -> Iterator[int]:
@@ -80,34 +108,52 @@ def _next(taken: Any, count: int) -> Iterator[int]:
         yield number
 
 
-def _collect(workers: dict[Connection, SpawnProcess]) -> dict[int, Any]:
+def _deal(tasks: Sequence[Callable[[], Any]], pipes: list[Connection]) -> dict[int, Any]:
+    """Tell every worker all tasks and return what they found, once each has said that none is left, or is gone."""
     found: dict[int, Any] = {}
-    open_pipes = list(workers)
-    while open_pipes:
-        for pipe in wait(open_pipes):
+    busy = []
+    for worker in pipes:
+        with suppress(BrokenPipeError):  # gone: the others do its share
+            worker.send(tasks)
+            busy.append(worker)
+    while busy:
+        for pipe in wait(busy):
             assert isinstance(pipe, Connection)
             try:
-                number, result, error = pipe.recv()
-            except EOFError:
-                open_pipes.remove(pipe)
+                said = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                said = None
+            if said is None:
+                busy.remove(pipe)
                 continue
+            number, result, error = said
             if error is not None:
                 raise error
             found[number] = result
     return found
 
 
-def _work(tasks: Sequence[Callable[[], Any]], taken: Any, results: Connection) -> None:
+def _work(modules: Sequence[str], taken: Any, pipe: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends us
     start_logging()
     write_privately()
-    for number in _next(taken, len(tasks)):
+    for module in modules:
+        importlib.import_module(module)
+    while True:
         try:
-            results.send((number, tasks[number](), None))
-        except BrokenPipeError:
-            return  # the parent is gone
-        except Exception as error:
-            if not isinstance(error, AdvChainError):
-                log.exception("process %d, piece of work %d", os.getpid(), number)  # pickling drops where it was raised
-            results.send((number, None, error))
-            return
+            tasks = pipe.recv()
+            for number in _next(taken, len(tasks)):
+                pipe.send((number, *_outcome(tasks[number], number)))
+            pipe.send(None)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return  # the parent is gone, or needs us no more
+
+
+def _outcome(task: Callable[[], Any], number: int) -> tuple[Any, Exception | None]:
+    try:
+        return task(), None
+    except Exception as error:
+        if not isinstance(error, AdvChainError):
+            log.exception("process %d, piece of work %d", os.getpid(), number)  # pickling drops where it was raised
+        return None, error

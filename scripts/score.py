@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from advchain import cli
-from advchain.parallel import share_cores
+from advchain.parallel import Workers, share_cores
 from advchain.report_specs import ScoreSpec
 
 
@@ -21,11 +21,12 @@ def main() -> None:
     args = parser.parse_args()
     spec = cli.parse_spec(ScoreSpec, args.spec)
     processes = share_cores(args.processes, len({info.model for info in spec.checkpoints}))
-    from advchain.report.cells import cell_keys, cell_paths  # here, as they import numpy and polars
-    from advchain.report.scores import score
+    with Workers(processes, "advchain.report.scores") as workers:
+        from advchain.report.cells import cell_keys, cell_paths  # here, as they import numpy and polars, while the workers do
+        from advchain.report.scores import score
 
-    keys = cell_keys(spec)
-    score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys), processes)
+        keys = cell_keys(spec)
+        score(args.out, spec, cell_paths(args.verdicts, keys), cell_paths(args.responses, keys), workers)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from advchain.io import write_text
 from advchain.judges.step_cues import score_steps
 from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest
+from advchain.parallel import ALONE, Workers
 from advchain.report import figures, plots, sweeps
 from advchain.report.agreement import agreement_table
 from advchain.report.claims import claims_table
@@ -113,7 +114,7 @@ def build(
     training: Mapping[str, Path] | None = None,
     manifests: Sequence[Path] = (),
     agreement: Path | None = None,
-    processes: int = 1,
+    workers: Workers = ALONE,
 ) -> None:
     """Write every table, figure, report.html and summary.md under `out`; report.html last, so that its presence means complete.
 
@@ -124,7 +125,7 @@ def build(
         training: model/method/run -> training.jsonl.
         manifests: manifests and model.json files for protocol, costs and provenance.
         agreement: agreement.json of a judge report on the user's own labels, whose figures then stand beside the numbers.
-        processes: how many figures are drawn at a time.
+        workers: processes that draw figures side by side.
 
     Raises:
         DataError: an input does not fit.
@@ -135,7 +136,7 @@ def build(
     evidence = read(out, spec, scores, load_paper(paper), samples, training or {}, manifests)
     tables = {name: make(evidence) for name, make in TABLES.items()}
     files = [path for table in tables.values() for path in write_table(out / "tables", table)]
-    drawn = plots.save_all({name: partial(draw, name, evidence) for name in FIGURES}, out / "figures", processes)
+    drawn = plots.save_all({name: partial(draw, name, evidence) for name in FIGURES}, out / "figures", workers)
     write_text(out / "summary.md", summary(spec, evidence.scores, evidence.contrasts, evidence.manifests))
     created = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     write_text(out / "report.html", page(spec, tables, drawn, evidence.contrasts, evidence.manifests, created))

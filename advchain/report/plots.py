@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import html
 import io
 import re
@@ -18,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from advchain.io import atomic_write
-from advchain.parallel import run_all
+from advchain.parallel import ALONE, Workers
 
 # Okabe-Ito with a lighter blue, without black and yellow, which vanish on a dark or white page: distinguishable with colour-blind vision
 PALETTE = ("#2185C5", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
@@ -121,19 +120,15 @@ def said(heading: str, text: str) -> Figure:
     return figure
 
 
-def save_all(makers: Mapping[str, Callable[[], Figure]], folder: Path, processes: int = 1) -> dict[str, str]:
-    """Make and save every figure, `processes` at a time; return by name what `save` returns."""
+def save_all(makers: Mapping[str, Callable[[], Figure]], folder: Path, workers: Workers = ALONE) -> dict[str, str]:
+    """Make and save every figure, as many at a time as there are workers; return by name what `save` returns."""
     order = sorted(makers, key=lambda name: name not in LARGE)
-    saved = dict(zip(order, run_all([partial(_make, makers[name], folder, name) for name in order], processes), strict=True))
+    saved = dict(zip(order, workers.run_all([partial(_make, makers[name], folder, name) for name in order]), strict=True))
     return {name: saved[name] for name in makers}
 
 
 def _make(make: Callable[[], Figure], folder: Path, name: str) -> str:
-    gc.disable()  # a figure is a web of thousands of objects: to search it for garbage, again and again while it grows, takes a seventh of the time
-    try:
-        return save(make(), folder, name)
-    finally:
-        gc.enable()
+    return save(make(), folder, name)
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:

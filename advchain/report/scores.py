@@ -21,7 +21,7 @@ import polars as pl
 from advchain import stats
 from advchain.io import sha256_text, write_text
 from advchain.manifests import StageTimer, make_manifest, manifest_path, write_manifest
-from advchain.parallel import run_all
+from advchain.parallel import ALONE, Workers
 from advchain.records import Record, Score, derive_seed
 from advchain.report.cells import DIGITS, Cell, Key, cell_keys, load_cells
 from advchain.report.contrasts import CONTRAST_COLUMNS, Contrast, conclude, contrasts
@@ -81,8 +81,8 @@ class Part(NamedTuple):
     num_verdicts: int
 
 
-def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses: Mapping[Key, Path], processes: int = 1) -> int:
-    """Write scores.csv with its manifest, and the files of BESIDE; return the number of scores. `processes` models are counted at a time.
+def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses: Mapping[Key, Path], workers: Workers = ALONE) -> int:
+    """Write scores.csv with its manifest, and the files of BESIDE; return the number of scores. Models are counted side by side.
 
     Raises:
         DataError: a file is missing, a row does not fit, or a judge left responses out.
@@ -91,7 +91,7 @@ def score(output: Path, spec: ScoreSpec, verdicts: Mapping[Key, Path], responses
     timer = StageTimer()
     models = dict.fromkeys(info.model for info in spec.checkpoints)
     specs = [spec.model_copy(update={"checkpoints": tuple(info for info in spec.checkpoints if info.model == model)}) for model in models]
-    parts = run_all([partial(count, each, verdicts, responses) for each in specs], processes)
+    parts = workers.run_all([partial(count, each, verdicts, responses) for each in specs])
     pairs = conclude(spec, _as_declared(spec, (part.contrasts for part in parts)))
     write_rows(contrasts_path(output), pairs, CONTRAST_COLUMNS)
     write_rows(drift_path(output), _chained(part.drifts for part in parts), DRIFT_COLUMNS)

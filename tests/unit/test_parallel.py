@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from report_grid import ROOT, checkpoint, score_spec
 
 from advchain.errors import DataError
-from advchain.parallel import THREADS, run_all, share_cores
+from advchain.parallel import THREADS, Workers, share_cores
+
+T = TypeVar("T")
 
 
 def meet(folder: Path) -> int:
@@ -41,11 +45,69 @@ def die(parent: int, folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def refuse_or_sleep(parent: int, folder: Path) -> None:
+    if meet(folder) == parent:
+        raise DataError("not I")
+    time.sleep(60)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def run_all(tasks: Sequence[Callable[[], T]], processes: int) -> list[T]:
+    with Workers(processes) as workers:
+        return workers.run_all(tasks)
+
+
 def test_results_come_in_the_order_of_the_tasks(tmp_path: Path) -> None:
     found = run_all([partial(square, number, tmp_path) for number in range(6)], 2)
     assert [number for number, _ in found] == [0, 1, 4, 9, 16, 25]
     pids = {pid for _, pid in found}
     assert len(pids) == 2 and os.getpid() in pids
+
+
+def test_workers_are_asked_again(tmp_path: Path) -> None:
+    with Workers(2, "advchain.stats") as workers:
+        for number in range(2):
+            (tmp_path / str(number)).mkdir()
+            found = workers.run_all([partial(square, 3, tmp_path / str(number)) for _ in range(4)])
+            assert {value for value, _ in found} == {9} and len({pid for _, pid in found}) == 2
+
+
+def test_the_rest_do_the_work_of_one_that_could_not_start(capfd: pytest.CaptureFixture[str]) -> None:
+    with Workers(2, "advchain.no_such_module") as workers:
+        assert workers.run_all([partial(square, number) for number in range(3)]) == [(0, os.getpid()), (1, os.getpid()), (4, os.getpid())]
+    assert "no_such_module" in capfd.readouterr().err
+
+
+def test_an_error_of_this_process_waits_for_nobody(tmp_path: Path) -> None:
+    """The other one has a minute's work left."""
+    since = time.monotonic()
+    with pytest.raises(DataError, match="not I"):
+        run_all([partial(refuse_or_sleep, os.getpid(), tmp_path)] * 2, 2)
+    assert time.monotonic() - since < 30
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """While they wait for tasks."""
+    code = (
+        "import time; from multiprocessing import active_children; from advchain.parallel import Workers; workers = Workers(3)\n"
+        "print(*(worker.pid for worker in active_children()), flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(pids) == 2 and not any(alive(pid) for pid in pids)
 
 
 def test_one_process_is_this_one() -> None:
