@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from advchain.report.drift import CurvePoint
-from advchain.report.drift_views import SHOWN, scorer_title
+from advchain.report.drift_views import SHOWN, by, scorer_title
 from advchain.report.grid import Group, groups
 from advchain.report.plots import STYLE, colour, legend, outer, panels, said
 from advchain.report_specs import ReportSpec
@@ -30,23 +30,24 @@ LINES = {
 
 
 def conditions(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
-    """A panel per model, nature of the plain prompts and method (`shown_groups`); the first step scorer. A curve stands on at least five prompts."""
+    """A panel per model, nature of the plain prompts, step scorer and method (`shown_groups`). A curve stands on at least five prompts."""
     heading = "Badness of the steps by outcome, and what selecting makes of it"
-    scorer = next((point.scorer for point in points), "")
-    found: dict[tuple[str, str, str, str], dict[str, list[CurvePoint]]] = {}
+    scorers = list(dict.fromkeys(point.scorer for point in points))
+    found: dict[tuple[str, str, str, str, str], dict[str, list[CurvePoint]]] = {}
     for point in points:
-        if point.scorer == scorer and point.chains == "own":
-            found.setdefault((point.model, point.nature, point.method, point.run), {}).setdefault(point.condition, []).append(point)
-    places = [(group, nature) for model in dict.fromkeys(info.model for info in spec.checkpoints) for nature in NATURES for group in shown_groups(spec, model)]
-    shown = [(group, nature) for group, nature in places if (group.model, nature, group.method, group.run) in found]
+        if point.chains == "own":
+            found.setdefault((point.model, point.nature, point.scorer, point.method, point.run), {}).setdefault(point.condition, []).append(point)
+    models = dict.fromkeys(info.model for info in spec.checkpoints)
+    places = [(group, nature, scorer) for model in models for nature in NATURES for scorer in scorers for group in shown_groups(spec, model)]
+    shown = [(group, nature, scorer) for group, nature, scorer in places if (group.model, nature, scorer, group.method, group.run) in found]
     if not shown:
         return said(heading, "No step judge was run, or no checkpoint writes chains of its own.")
-    per_row = max(Counter((group.model, nature) for group, nature in shown).values())
-    titles = [f"{group.first.model_title}\n{group.method_title}, {SHOWN[nature, 'own']}" for group, nature in shown]
+    per_row = max(Counter((group.model, nature, scorer) for group, nature, scorer in shown).values())
+    titles = [_title(spec, *place, scorers) for place in shown]
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels(titles, f"{heading}, by {scorer_title(spec, scorer)}", per_row, height=2.4, width=3.0)
-        for ax, (group, nature) in zip(axes, shown, strict=True):
-            mine = found[group.model, nature, group.method, group.run]
+        figure, axes = panels(titles, by(spec, heading, scorers), per_row, height=2.4 + 0.2 * (len(scorers) > 1), width=3.0)
+        for ax, (group, nature, scorer) in zip(axes, shown, strict=True):
+            mine = found[group.model, nature, scorer, group.method, group.run]
             for condition in LINES:
                 _line(ax, mine.get(condition, []), condition)
             ax.set(xlabel="position in the chain, %", ylabel="mean badness, 1 to 5", ylim=(0.9, 5.1), yticks=range(1, 6), xticks=(0, 50, 100))
@@ -55,6 +56,11 @@ def conditions(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
         handles = {handle.get_label(): handle for ax in axes for handle in ax.get_legend_handles_labels()[0]}
         legend(figure, [handles[title] for title, *_ in LINES.values() if title in handles])
     return figure
+
+
+def _title(spec: ReportSpec, group: Group, nature: str, scorer: str, scorers: Sequence[str]) -> str:
+    lines = [group.first.model_title, f"{group.method_title}, {SHOWN[nature, 'own']}"]
+    return "\n".join([*lines, f"by {scorer_title(spec, scorer)}"] if len(scorers) > 1 else lines)
 
 
 def shown_groups(spec: ReportSpec, model: str) -> list[Group]:

@@ -133,7 +133,7 @@ def drift_curves(spec: ReportSpec, points: Sequence[CurvePoint]) -> Figure:
         return said(heading, "No step judge was run, or no checkpoint writes chains.")
     names, per_row = style_of(spec), max(2, len(scorers))
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels([_title(spec, *place, scorers) for place in shown], _by(spec, heading, scorers), per_row)
+        figure, axes = panels([_title(spec, *place, scorers) for place in shown], by(spec, heading, scorers), per_row)
         for ax, place in zip(axes, shown, strict=True):
             for group in (group for group in groups(spec.checkpoints) if group.model == place[0]):
                 _line(ax, found[place].get((group.method, group.run), []), names[group.method_title], group.method_title)
@@ -149,7 +149,7 @@ def _title(spec: ReportSpec, model: str, nature: str, chains: str, scorer: str, 
     return f"{title}, {SHOWN[nature, chains]}" + (f"\nby {scorer_title(spec, scorer)}" if len(scorers) > 1 else "")
 
 
-def _by(spec: ReportSpec, heading: str, scorers: Sequence[str]) -> str:
+def by(spec: ReportSpec, heading: str, scorers: Sequence[str]) -> str:
     """The heading names the scorer where it is the only one; of several each stands where its marks are."""
     return f"{heading}, by {scorer_title(spec, scorers[0])}" if len(scorers) == 1 else heading
 
@@ -175,7 +175,7 @@ def recovery(spec: ReportSpec, rows: Sequence[Drift]) -> Figure:
         return said(heading, "No step judge was run, or no chain drifts.")
     names = style_of(spec)
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels([_title(spec, *place, "", ()) for place in shown], _by(spec, heading, scorers), per_row=1, height=1.6)
+        figure, axes = panels([_title(spec, *place, "", ()) for place in shown], by(spec, heading, scorers), per_row=1, height=1.6)
         for ax, place in zip(axes, shown, strict=True):
             lines = [group for group in groups(spec.checkpoints) if group.model == place[0] and (group.method, group.run) in found[place]]
             for height, group in enumerate(reversed(lines)):

@@ -172,7 +172,7 @@ def test_forest_and_sweep_figures(tmp_path: Path) -> None:
 
 
 def test_the_selection_stands_beside_its_null() -> None:
-    """All chains, each outcome, the paper's selection, and the same selection of shuffled steps, dashed; a scorer that is not the first stays out."""
+    """All chains, each outcome, the paper's selection, and the same selection of shuffled steps, dashed; for each step scorer."""
     names = {"model": "r1", "method": "advchain", "run": "seed0", "nature": "harmful", "chains": "own"}
     conditions_of = ("all", "unsafe", "selected", "selected_shuffled")
     points = [
@@ -182,7 +182,8 @@ def test_the_selection_stands_beside_its_null() -> None:
         for place in range(11)
     ]
     drawn = conditions(report_spec(score_spec([checkpoint("advchain"), checkpoint("star1")])), points)
-    (panel,) = drawn.axes
-    assert [line.get_label() for line in panel.lines] == [LINES[condition][0] for condition in conditions_of]
-    assert [line.get_linestyle() for line in panel.lines] == ["-", "-", "-", "--"] and len(panel.collections) == 4
+    assert [panel.get_title().splitlines()[-1] for panel in drawn.axes] == ["by cues", "by model"]
+    for panel in drawn.axes:
+        assert [line.get_label() for line in panel.lines] == [LINES[condition][0] for condition in conditions_of]
+        assert [line.get_linestyle() for line in panel.lines] == ["-", "-", "-", "--"] and len(panel.collections) == 4
     assert conditions(report_spec(score_spec([checkpoint("star1")])), []).get_label().endswith("no checkpoint writes chains of its own.")
