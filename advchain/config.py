@@ -116,6 +116,7 @@ class EvaluationConfig(Section):
     attack: AttackConfig | None = None
     origin: Origin | None = Field(None, alias="from")
     path: str | None = None
+    offset: int = Field(0, ge=0, description="prompts to skip in the seeded order: what follows is fresh, to confirm what the first ones suggested")
     limit: int | None = Field(None, ge=1, description="prompts; a smaller limit is a prefix of a larger one")
     judges: list[str] | None = None
     view: View | None = Field(None, description="what the judges read: answer (the default), chain, or full (chain and answer, as STAR-1 judges)")

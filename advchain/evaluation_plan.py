@@ -35,6 +35,7 @@ class EvaluationPlan(Grid):
             benchmark=entry.benchmark or name,
             origin=entry.origin or self.config.data.origin,
             path=entry.path,
+            offset=entry.offset,
             limit=entry.limit,
             seed=self.config.seed,
             attack=attack_spec,

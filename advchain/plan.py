@@ -67,11 +67,11 @@ class Plan(EvaluationPlan):
 
     @cached_property
     def compared(self) -> dict[str, specs.PromptsSpec]:
-        """Benchmark files to compare training sets with, each whole and once: an evaluation's limit or seed moves nothing here."""
+        """Benchmark files to compare training sets with, each whole and once: an evaluation's part of it moves nothing here."""
         found: dict[tuple[str, str, str | None], specs.PromptsSpec] = {}
         for name, evaluation in self.evaluations.items():
             if evaluation.attack is None:
-                spec = self.prompts_spec(name).model_copy(update={"limit": None, "seed": 0})
+                spec = self.prompts_spec(name).model_copy(update={"offset": 0, "limit": None, "seed": 0})
                 found.setdefault((spec.benchmark, spec.origin, spec.path), spec)
         for name, other in self.config.contamination.also.items():
             benchmark, origin = other.benchmark or name, other.origin or self.config.data.origin

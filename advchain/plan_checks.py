@@ -97,6 +97,11 @@ def _check_evaluation(plan: Plan, name: str, evaluation: Evaluation) -> None:
     if attack is None:
         _check_origin(plan, where, evaluation.config.origin, evaluation.config.path)
         return
+    if evaluation.config.offset:
+        raise ConfigError(
+            f"{where}.offset: {evaluation.config.offset}, but an attack has no order of its own to skip in: it takes the rows of its source, or the prompts or "
+            "responses of other evaluations. Set `offset` of those."
+        )
     _check_options("attacks", evaluation.module.name, attack.options, f"{where}.attack.options")
     _check_starts(plan, where, evaluation, attack)
     if evaluation.module.constants["ASKS"]:

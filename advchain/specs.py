@@ -240,6 +240,7 @@ class PromptsSpec(Spec):
     benchmark: str = Field(description="module under advchain/benchmarks")
     origin: Origin
     path: str | None = None
+    offset: int = 0
     limit: int | None = None
     seed: int = 0
     attack: AttackSpec | None = None

@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 def read_prompts(output: Path, spec: PromptsSpec, downloads: Path) -> int:
     """Write the items of one evaluation and return how many.
 
-    The order is drawn from `seed` and each item's id, so that a smaller `limit` is a prefix of a larger one. Items carry the
-    evaluation's name as `benchmark`: two evaluations of one benchmark stay apart in the scores.
+    The order is drawn from `seed` and each item's id, so that a smaller `limit` is a prefix of a larger one, and what one takes with `limit: n` and another
+    with `offset: n` has no prompt in common. Items carry the evaluation's name as `benchmark`: two evaluations of one benchmark stay apart in the scores.
 
     Raises:
-        ConfigError: unknown benchmark, no such origin for it, or an attack is asked for.
+        ConfigError: unknown benchmark, no such origin for it, `offset` leaves no prompt, or an attack is asked for.
         AccessError: the public file cannot be fetched.
         DataError: the file does not have the promised shape or number of rows.
     """
@@ -34,6 +34,11 @@ def read_prompts(output: Path, spec: PromptsSpec, downloads: Path) -> int:
     timer = StageTimer()
     items, path = load_items(spec, downloads)
     order = ranked(items, (item.id for item in items), "prompts", spec.seed)
+    if spec.offset >= len(order):
+        raise ConfigError(
+            f"evaluation.benchmarks.{spec.name}.offset: {spec.offset}, but {path} holds {len(order)} prompts, so that none is left. Give a smaller one."
+        )
+    order = order[spec.offset :]
     chosen = [item.model_copy(update={"benchmark": spec.name}) for item in order[: spec.limit]]
     counts = {"file": str(path), "items_read": len(items), "category": dict(Counter(item.category for item in chosen).most_common())}
     rows = write_stage(output, chosen, stage="prompts", spec=spec.model_dump(), inputs=[path], counts=counts, timer=timer)

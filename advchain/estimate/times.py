@@ -105,11 +105,12 @@ class Times:
         return max(self.plan.sampling(checkpoint, name).max_new_tokens for name in self.plan.evaluations_of(checkpoint))
 
     def num_prompts(self, name: str) -> int:
-        """Prompts of an evaluation: its limit, else the rows its file pins or holds, else those that its attack starts from, all of which may fit."""
+        """Prompts of an evaluation: its limit, else the rows its file pins or holds after its offset, else those that its attack starts from (all may fit)."""
         evaluation = self.plan.evaluations[name]
         attack = evaluation.attack
         attacked = ([attack.after] if attack.after else attack.benchmarks) if attack else []
         rows = evaluation.module.constants.get("ROWS") or self._own_rows(name) or sum(map(self.num_prompts, attacked)) or UNKNOWN_ROWS
+        rows = max(rows - evaluation.config.offset, 0)
         return min(evaluation.config.limit or rows, rows)
 
     def _own_rows(self, name: str) -> int:

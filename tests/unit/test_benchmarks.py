@@ -247,6 +247,9 @@ def test_a_smaller_limit_is_a_prefix(tmp_path):
     full = ids()
     assert ids(limit=5) == full[:5] and ids(limit=23) == full[:23] and ids(limit=99) == full
     assert ids(seed=1) != full and sorted(ids(seed=1)) == sorted(full)
+    assert ids(offset=5) == full[5:] and ids(offset=5, limit=7) == full[5:12]
+    with pytest.raises(ConfigError, match=r"harmbench\.offset: 24, but .* holds 24 prompts"):
+        ids(offset=24)
 
 
 def test_items_carry_the_evaluations_name(tmp_path):

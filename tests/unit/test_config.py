@@ -65,6 +65,8 @@ def _attack(settings: dict) -> dict:
             _attack({"name": "reinjection", "after": "cot_hijack"}) | {"grid": {"main": {"benchmarks": ["mine"]}}},
             ["checkpoint smollm2-135m/advchain/seed2002 is not asked 'cot_hijack'"],
         ),
+        ({"evaluation": {"benchmarks": {"cot_hijack": {"offset": 5}}}}, ["benchmarks.cot_hijack.offset: 5", "Set `offset` of those"]),
+        ({"evaluation": {"benchmarks": {"xstest": {"offset": -1}}}}, ["xstest.offset", "greater than or equal to 0"]),
         ({"evaluation": {"benchmarks": {"math500": {"view": "full"}}}}, ["math500.view", "read off the answer"]),
         ({"evaluation": {"benchmarks": {"xstest": {"view": "all"}}}}, ["xstest.view", "'chain' or 'full'"]),
     ],

@@ -59,8 +59,10 @@ def test_the_paper_has_a_line_for_each_of_its_models(tmp_path: Path) -> None:
 def test_rows_of_an_own_file_are_counted(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("prompt\nOne?\nTwo?\nThree?\n")
     own = {"benchmark": "file_benign", "from": "local", "path": str(tmp_path / "own.csv")}
-    times = workload("config.yaml", tmp_path, evaluation={"benchmarks": {"mine": own, "few": own | {"limit": 2}}}).times
-    assert (times.num_prompts("mine"), times.num_prompts("few")) == (3, 2)
+    times = workload(
+        "config.yaml", tmp_path, evaluation={"benchmarks": {"mine": own, "few": own | {"limit": 2}, "rest": own | {"offset": 1, "limit": 9}}}
+    ).times
+    assert [times.num_prompts(name) for name in ("mine", "few", "rest")] == [3, 2, 2]
 
 
 def test_what_cannot_be_known_is_a_question_mark_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
