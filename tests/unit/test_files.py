@@ -179,7 +179,7 @@ def test_github_out_of_reach(tmp_path, monkeypatch, server, closed_port):
             locate("hub", "sources.star1", pin, None, None, tmp_path / reason)
         text = one_paragraph(error)
         assert "https://github.com/o/r" in text and "from: local" in text
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20  # nobody waits for an address that is not there
 
 
 # ------------------------------------------------------------------ the hub, whose client reads its settings at import: own processes

@@ -43,7 +43,7 @@ def clean(walls):
     """No process of this test is alive after it."""
     before = sandboxed_processes()
     yield
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 20  # those that outlive a run do so for ever
     while left := sandboxed_processes() - before:
         assert time.monotonic() < deadline, f"processes left behind: {left}"
         time.sleep(0.05)
@@ -146,7 +146,7 @@ def test_attacks_end_as_they_should(clean, name, mode):
         before = host_state(planted["folder"])
         assert mode(code) in outcomes
         assert host_state(planted["folder"]) == before
-    assert time.monotonic() - start < OPTIONS.test_seconds + 5
+    assert time.monotonic() - start < OPTIONS.test_seconds + 20
 
 
 @pytest.mark.parametrize("attack", PROGRAM_ATTACKS)
