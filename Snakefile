@@ -14,7 +14,7 @@ from snakemake.utils import min_version
 from advchain import cli, paths, preflight, versions
 from advchain.config import host_memory_mb, load_config
 from advchain.deviations import deviations
-from advchain.errors import AdvChainError, ConfigError
+from advchain.errors import AdvChainError
 from advchain.files import expand_variables
 from advchain.llm.endpoint import served_in
 from advchain.plan import Plan

@@ -56,10 +56,7 @@ def get_local(spec, output):
     """The user's own file behind a source or benchmark: a changed one is read again. One that is gone re-runs nothing; who needs it, says so."""
     if spec.origin != "local":
         return []
-    try:
-        path = expand_variables(spec.path, spec.name)
-    except ConfigError:
-        path = spec.path
+    path = expand_variables(spec.path, spec.name)
     return path if Path(path).is_file() or Path(output).is_file() else []
 
 

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 CANARY = "apple, river, stone, cloud, apple, river, stone, cloud, apple, river, stone, cloud, apple, river,"
 CANARY_ANSWER = " stone, cloud, apple"
 CPU_CACHE_GB = "2"
+# In this process, which is one of its own already. vLLM's own two of them on a CPU wait for each other without sleeping, a core each, and every engine of a
+# machine binds itself to the same cores: two jobs on two cores shared one.
+CPU_OPTIONS = {"distributed_executor_backend": "uni", "enable_chunked_prefill": False}
 CPU_BATCHED_TOKENS = 4096  # of a step; whole prompts only: vLLM 0.33 takes back a seeded draw after a part of a prompt in a way that only GPUs know
 
 
@@ -30,12 +33,14 @@ class VllmEngine:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", CPU_CACHE_GB)
+        gpu = has_gpu()
+        if not gpu:
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         import vllm
 
         self.vllm = vllm
         self.tokenizer = load_tokenizer(folder)
         self.stops = chat.stop_ids(family, self.tokenizer)
-        gpu = has_gpu()
         try:
             self.llm: Any = vllm.LLM(
                 model=str(folder),
@@ -44,7 +49,7 @@ class VllmEngine:
                 max_num_seqs=settings.max_sequences,
                 tensor_parallel_size=settings.tensor_parallel,
                 enforce_eager=not gpu,
-                **({} if gpu else {"enable_chunked_prefill": False, "max_num_batched_tokens": max(settings.longest, CPU_BATCHED_TOKENS)}),
+                **({} if gpu else CPU_OPTIONS | {"max_num_batched_tokens": max(settings.longest, CPU_BATCHED_TOKENS)}),
                 enable_prefix_caching=True,
                 seed=0,
             )
