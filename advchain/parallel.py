@@ -113,7 +113,7 @@ def _deal(tasks: Sequence[Callable[[], Any]], pipes: list[Connection]) -> dict[i
     found: dict[int, Any] = {}
     busy = []
     for worker in pipes:
-        with suppress(BrokenPipeError):  # gone: the others do its share
+        with suppress(ConnectionError):  # gone: the others do its share
             worker.send(tasks)
             busy.append(worker)
     while busy:
@@ -121,7 +121,7 @@ def _deal(tasks: Sequence[Callable[[], Any]], pipes: list[Connection]) -> dict[i
             assert isinstance(pipe, Connection)
             try:
                 said = pipe.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, ConnectionError):
                 said = None
             if said is None:
                 busy.remove(pipe)
@@ -146,7 +146,7 @@ def _work(modules: Sequence[str], taken: Any, pipe: Connection) -> None:
             for number in _next(taken, len(tasks)):
                 pipe.send((number, *_outcome(tasks[number], number)))
             pipe.send(None)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except (EOFError, ConnectionError):
             return  # the parent is gone, or needs us no more
 
 
