@@ -43,6 +43,8 @@ try:
     PLAN = Plan(
         load_config(CONFIG_FILES, dict(workflow.config_settings.config) | PLANNED)
     )
+    for where, path in PLAN.local_paths:
+        expand_variables(path, where)  # says so when a variable is not set
     if workflow.is_main_process and not workflow.output_settings.dryrun:
         if not preflight.only_looks(sys.argv):
             preflight.begin(Path.cwd())

@@ -60,10 +60,13 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._end()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            self._end()
         for pipe in self._workers:
-            pipe.close()
+            pipe.close()  # at which a worker ends, and cleans up: matplotlib without a home has a temporary folder
+        for worker in self._workers.values():
+            worker.join()
         self._workers.clear()
 
     def _end(self) -> None:

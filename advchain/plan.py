@@ -66,6 +66,14 @@ class Plan(EvaluationPlan):
         return specs.ContaminationSpec(version=versions.CONTAMINATION, **self.config.contamination.model_dump(exclude={"strict", "also"}))
 
     @cached_property
+    def local_paths(self) -> list[tuple[str, str]]:
+        """The user's own files: where the config names them, and the path, whose variables may not be set."""
+        found = [(f"sources.{name}", source.path) for name, source in self.config.sources.items()]
+        found += [(f"evaluation.benchmarks.{name}", evaluation.config.path) for name, evaluation in self.evaluations.items()]
+        found += [(f"contamination.also.{name}", other.path) for name, other in self.config.contamination.also.items()]
+        return [(where, path) for where, path in found if path]
+
+    @cached_property
     def compared(self) -> dict[str, specs.PromptsSpec]:
         """Benchmark files to compare training sets with, each whole and once: an evaluation's part of it moves nothing here."""
         found: dict[tuple[str, str, str | None], specs.PromptsSpec] = {}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from advchain.catalogue import module
 from advchain.config import AttackConfig
 from advchain.errors import ConfigError, did_you_mean
-from advchain.files import expand_variables
 from advchain.grid import BASE_RUN, Checkpoint, Evaluation
 from advchain.options import check_options, declared
 from advchain.specs import JudgeSpec
@@ -69,8 +68,6 @@ def _check_origin(plan: Plan, where: str, origin: str | None, path: str | None) 
         raise ConfigError(f"{where}: `from: local` needs a `path`.")
     if path and not local:
         raise ConfigError(f"{where}: `path` is given but it is read from '{origin or plan.config.data.origin}'; add `from: local`.")
-    if path:
-        expand_variables(path, where)  # says so when it names a variable that is not set
 
 
 def _check_recipe(plan: Plan, name: str) -> None:

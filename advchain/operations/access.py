@@ -205,17 +205,15 @@ def _hub_file(repo: str, revision: str, path: str, kind: str, page: str, users: 
 
 def local_lines(plan: Plan) -> Iterator[Line]:
     """Files named in the config."""
-    named = [(f"sources.{n}", s.path) for n, s in plan.config.sources.items() if s.path]
-    named += [(f"evaluation.benchmarks.{n}", e.config.path) for n, e in plan.evaluations.items() if e.config.path]
     wrong = []
-    for where, path in named:
+    for where, path in plan.local_paths:
         try:
-            found = Path(expand_variables(str(path), where))
+            found = Path(expand_variables(path, where))
         except ConfigError as error:
             wrong.append(Line(SECTION, where, "FAIL", *str(error).partition(". ")[::2]))
             continue
         if not found.is_file():
             wrong.append(Line(SECTION, where, "FAIL", f"there is no file {found}", "mend `path:`, or use `from: hub` or `from: sample`"))
     yield from wrong
-    if named and not wrong:
-        yield Line(SECTION, "local files", "ok", f"{len(named)} found")
+    if plan.local_paths and not wrong:
+        yield Line(SECTION, "local files", "ok", f"{len(plan.local_paths)} found")

@@ -50,11 +50,6 @@ def _attack(settings: dict) -> dict:
         ({"chains": {"tc": {"peak": {"judge": "openia"}}}}, ["chains.tc.peak.judge", "Did you mean 'openai'?"]),
         ({"chains": {"tc": {"count": 5}}}, ["needs 32 rows of chains 'tc', which makes 5"]),
         ({"sources": {"star1": {"from": "local"}}}, ["sources.star1", "needs a `path`"]),
-        ({"sources": {"star1": {"from": "local", "path": "${NO_SUCH_FOLDER}/x"}}}, ["sources.star1: path", "variable NO_SUCH_FOLDER, which is not set"]),
-        (
-            {"evaluation": {"benchmarks": {"xstest": {"from": "local", "path": "$NO_SUCH_FOLDER/x"}}}},
-            ["benchmarks.xstest: path", "export NO_SUCH_FOLDER="],
-        ),
         ({"sources": {"star1": {"path": "x.json"}}}, ["sources.star1", "add `from: local`"]),
         ({"evaluation": {"benchmarks": {"cot_hijack": {"attack": {"teacher": "embedded"}}}}}, ["also writes the training chains"]),
         ({"evaluation": {"benchmarks": {"cot_hijack": {"attack": {"source": None}}}}}, ["give either `source`", "nothing is given"]),

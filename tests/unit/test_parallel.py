@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -45,6 +46,12 @@ def die(parent: int, folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def leave_a_note(parent: int, folder: Path) -> None:
+    """At the end of a process that is not this one."""
+    if meet(folder) != parent:
+        atexit.register((folder / "note").touch)
+
+
 def refuse_or_sleep(parent: int, folder: Path) -> None:
     if meet(folder) == parent:
         raise DataError("not I")
@@ -77,6 +84,13 @@ def test_workers_are_asked_again(tmp_path: Path) -> None:
             (tmp_path / str(number)).mkdir()
             found = workers.run_all([partial(square, 3, tmp_path / str(number)) for _ in range(4)])
             assert {value for value, _ in found} == {9} and len({pid for _, pid in found}) == 2
+
+
+def test_a_worker_that_is_done_cleans_up(tmp_path: Path) -> None:
+    with Workers(2) as workers:
+        workers.run_all([partial(leave_a_note, os.getpid(), tmp_path)] * 2)
+        assert not (tmp_path / "note").exists()
+    assert (tmp_path / "note").exists()
 
 
 def test_the_rest_do_the_work_of_one_that_could_not_start(capfd: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,17 @@ def test_the_papers_own_blocks_are_under_a_thousand_jobs(tmp_path: Path) -> None
     assert sum(planner.run(tmp_path, [config]).rules.values()) == 743
 
 
+def test_a_variable_that_is_not_set_is_told_at_once(tmp_path: Path) -> None:
+    """In a folder with results, too, where only the report would be made again."""
+    own = {"evaluation": {"benchmarks": {"xstest": {"from": "local", "path": "${NO_SUCH_FOLDER}/x.csv"}}}}
+    config = planner.changed(tmp_path / "own.yaml", ROOT / "config/config.yaml", own)
+    (tmp_path / "results/prompts").mkdir(parents=True)
+    (tmp_path / "results/prompts/xstest.jsonl").touch()
+    told = snakemake(tmp_path, "-n", "--configfile", str(config), check=False)
+    assert told.returncode == 1 and "error: evaluation.benchmarks.xstest: path '${NO_SUCH_FOLDER}/x.csv' needs" in told.stderr
+    assert "export NO_SUCH_FOLDER=" in told.stderr and "Wildcard" not in told.stderr
+
+
 def test_each_part_of_the_grid_is_a_target(tmp_path: Path) -> None:
     """One model, method or benchmark: its verdicts and what they need, nothing of the others, no tables."""
     changes = {"grid": {"main": {"models": ["smollm2-135m", "qwen3-0.6b"], "methods": ["base", "advchain"]}}}
