@@ -1,7 +1,8 @@
 """Do vLLM and transformers write the same greedy text, and how fast? `make bench-generate`; the last line is one JSON object.
 
-Both engines of the pipeline, fp32 on a CPU, one after the other on the same prompts and forced chains. Called without arguments it runs itself once per
-engine, each in its own environment; called with an engine's name, a model folder and a file it writes that engine's texts and speed there.
+Both engines of the pipeline, fp32 on a CPU, one after the other on the same prompts and forced chains; then vLLM with one core, alone and twice at once, as two
+jobs of a run are. Called without arguments it runs itself for each, in the engine's environment; called with an engine's name, a model folder and a file it
+writes that engine's texts and speed there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from advchain import chat
 from advchain.generate.engine import EngineName, Request, Settings, load_engine
@@ -55,21 +57,30 @@ def write(name: EngineName, model: Path, output: Path) -> None:
     output.write_text(json.dumps({"texts": {completion.request.key: completion.text for completion in done}, "tokens_per_second": round(rate, 1)}))
 
 
+def run(name: str, python: str, model: Path, copies: int = 1, **environment: str) -> list[Any]:
+    """Start an engine so many times at once; return what each wrote."""
+    outputs = [model / f"{name}{number}.json" for number in range(copies)]
+    commands = [[python, __file__, name, str(model), str(output)] for output in outputs]
+    started = [subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment) for command in commands]
+    assert [process.wait() for process in started] == [0] * copies
+    return [json.loads(output.read_text()) for output in outputs]
+
+
 def main() -> None:
     pythons = {"transformers": sys.executable, "vllm": os.environ.get("ADVCHAIN_GENERATE_PYTHON") or str(ROOT / ".venv-generate/bin/python")}
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         target = "results/models/smollm2-135m/model.json"
         subprocess.run([sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "-d", folder, "--cores", "1", "--quiet", "all", "--", target], check=True)
-        results = {}
-        for engine, python in pythons.items():
-            output = folder / f"{engine}.json"
-            subprocess.run([python, __file__, engine, folder / Path(target).parent, output], check=True, env=environment)
-            results[engine] = json.loads(output.read_text())
+        model = folder / Path(target).parent
+        results = {engine: run(engine, python, model)[0] for engine, python in pythons.items()}
+        (alone,) = run("vllm", pythons["vllm"], model, OMP_NUM_THREADS="1")
+        beside = run("vllm", pythons["vllm"], model, copies=2, OMP_NUM_THREADS="1")
     same = [results["vllm"]["texts"][key] == text for key, text in sorted(results["transformers"]["texts"].items(), key=lambda pair: int(pair[0]))]
     rates = {f"{engine}_tokens_per_second": result["tokens_per_second"] for engine, result in results.items()}
+    rates |= {"vllm_one_core": alone["tokens_per_second"], "vllm_two_at_once_each": round(sum(one["tokens_per_second"] for one in beside) / 2, 1)}
     counts = {"same_text": sum(same[: len(PROMPTS)]), "chains": len(CHAINS), "same_chains": sum(same[len(PROMPTS) :])}
+    counts["same_text_at_once"] = sum(all(one["texts"][key] == text for one in beside) for key, text in alone["texts"].items())
     print(json.dumps({"prompts": len(PROMPTS), "tokens": NUM_TOKENS} | counts | rates))
 
 
