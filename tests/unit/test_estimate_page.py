@@ -38,12 +38,6 @@ def shape(name: str) -> Shape:
 RTX = read_entry("hardware", "rtx4090x8", HardwareEntry, "test")
 
 
-@pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that a config names need not be there for an estimate; the variable in their paths has to be set."""
-    monkeypatch.setenv("ADVCHAIN_DATA", str(tmp_path))
-
-
 @pytest.mark.parametrize("name", ["config.yaml", "paper.yaml", "controls.yaml", "star_real.yaml", "star_real_fresh.yaml"])
 def test_every_config_has_an_estimate_that_fits_a_terminal(name: str, tmp_path: Path) -> None:
     text = page(workload(name, tmp_path), name)

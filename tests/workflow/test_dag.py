@@ -10,6 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import planner
+import pytest
+
+from advchain.config import load_config
+from advchain.files import expand_variables
+from advchain.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +59,19 @@ def test_a_variable_that_is_not_set_is_told_at_once(tmp_path: Path) -> None:
     told = snakemake(tmp_path, "-n", "--configfile", str(config), check=False)
     assert told.returncode == 1 and "error: evaluation.benchmarks.xstest: path '${NO_SUCH_FOLDER}/x.csv' needs" in told.stderr
     assert "export NO_SUCH_FOLDER=" in told.stderr and "Wildcard" not in told.stderr
+
+
+def test_fresh_prompts_train_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked after star_real.yaml in its folder: five sets of prompts to nine checkpoints, under Snakemake's own triggers."""
+    monkeypatch.setenv("ADVCHAIN_DATA", str(tmp_path))
+    for where, path in Plan(load_config([ROOT / "config/star_real.yaml"])).local_paths:
+        file = Path(expand_variables(path, where))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    assert planner.run(tmp_path / "run", [ROOT / "config/star_real.yaml"], dry=False).rules["train"] == 9
+    rules = planner.by_kind(planner.run(tmp_path / "run", [ROOT / "config/star_real_fresh.yaml"]).rules)
+    assert not {"source", "rewrite_chains", "mix_dataset", "fetch_model", "train"} & set(rules)
+    assert (rules["prompts"], rules["generate"], rules["collect_responses"]) == (5, 9, 45)
 
 
 def test_each_part_of_the_grid_is_a_target(tmp_path: Path) -> None:
